@@ -1,0 +1,1 @@
+//! Client of the sandbox data plane: processes, terminals, filesystem and files.

@@ -1,0 +1,1 @@
+//! Connect and protobuf types of envd's process and filesystem services.
