@@ -1,1 +1,19 @@
 //! Tencent Cloud AGS (API v2025-09-20): wire types and a signed HTTP client.
+//!
+//! [`types`] holds the objects, [`envelope`] what a response wraps them in, [`request`] the strict reader of
+//! requests for a server, [`timeout`] the duration strings, and [`Action`] ties a request to its response and
+//! says when it may be repeated.
+
+mod action;
+pub mod codes;
+pub mod envelope;
+pub mod request;
+pub mod timeout;
+pub mod types;
+
+pub use action::{ACTIONS, Action, Repeat};
+
+/// Service name of the credential scope.
+pub const SERVICE: &str = "ags";
+/// API version, sent as `X-TC-Version`.
+pub const VERSION: &str = "2025-09-20";

@@ -1,0 +1,132 @@
+//! Reading requests on the server side, where a wrong type, a missing field or an unknown one is an error
+//! that names the field.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::codes;
+
+/// Why a request body was refused. `field` is a path such as `NetworkConfiguration.NetworkMode` or `Tags[0].Key`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestFault {
+    #[error("the body is not a JSON object")]
+    NotAnObject,
+    #[error("the parameter `{field}` is missing")]
+    Missing { field: String },
+    #[error("the parameter `{field}` is not valid: {reason}")]
+    Invalid { field: String, reason: String },
+    #[error("the parameter `{field}` is not known")]
+    Unknown { field: String },
+}
+
+impl RequestFault {
+    /// The API's error code for it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            RequestFault::NotAnObject | RequestFault::Invalid { .. } => codes::INVALID_PARAMETER,
+            RequestFault::Missing { .. } => codes::MISSING_PARAMETER,
+            RequestFault::Unknown { .. } => codes::UNKNOWN_PARAMETER,
+        }
+    }
+
+    /// The field at fault, if it is one.
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            RequestFault::NotAnObject => None,
+            RequestFault::Missing { field }
+            | RequestFault::Invalid { field, .. }
+            | RequestFault::Unknown { field } => Some(field),
+        }
+    }
+}
+
+/// Reads a request body; an empty one counts as `{}`. Fields that are not of this API version are ignored, as
+/// newer SDKs send some: [`unknown_field`] finds them.
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, RequestFault> {
+    let body = if body.trim_ascii().is_empty() {
+        b"{}"
+    } else {
+        body
+    };
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(RequestFault::NotAnObject);
+    }
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(fault)?;
+    reader.end().map_err(|_| RequestFault::NotAnObject)?;
+    Ok(value)
+}
+
+/// Reads a request body and refuses fields that this API version does not have.
+pub fn decode_strict<T: Serialize + DeserializeOwned>(body: &[u8]) -> Result<T, RequestFault> {
+    let value: T = decode(body)?;
+    match unknown_field(body, &value) {
+        Some(field) => Err(RequestFault::Unknown { field }),
+        None => Ok(value),
+    }
+}
+
+/// The first field of `body` that `decoded` has no place for. It works by comparing the body with what the
+/// decoded value serialises to, as every known field that is not null is written back.
+pub fn unknown_field<T: Serialize>(body: &[u8], decoded: &T) -> Option<String> {
+    let sent: Value = serde_json::from_slice(body).ok()?;
+    let known = serde_json::to_value(decoded).ok()?;
+    find_unknown(&sent, &known, "")
+}
+
+fn find_unknown(sent: &Value, known: &Value, path: &str) -> Option<String> {
+    match (sent, known) {
+        (Value::Object(sent), Value::Object(known)) => sent
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .find_map(|(name, value)| {
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
+                match known.get(name) {
+                    Some(known) => find_unknown(value, known, &path),
+                    None => Some(path),
+                }
+            }),
+        (Value::Array(sent), Value::Array(known)) => sent
+            .iter()
+            .zip(known)
+            .enumerate()
+            .find_map(|(i, (sent, known))| find_unknown(sent, known, &format!("{path}[{i}]"))),
+        _ => None,
+    }
+}
+
+fn fault(error: serde_path_to_error::Error<serde_json::Error>) -> RequestFault {
+    let path = error.path().to_string();
+    let inner = error.into_inner();
+    if inner.is_syntax() || inner.is_eof() {
+        return RequestFault::NotAnObject;
+    }
+    let text = inner.to_string();
+    let field = if path == "." { String::new() } else { path };
+    match missing_field(&text) {
+        Some(name) if field.is_empty() => RequestFault::Missing {
+            field: name.to_owned(),
+        },
+        Some(name) => RequestFault::Missing {
+            field: format!("{field}.{name}"),
+        },
+        None => RequestFault::Invalid {
+            field,
+            reason: without_position(&text).to_owned(),
+        },
+    }
+}
+
+/// serde tells a missing field only in its message.
+fn missing_field(text: &str) -> Option<&str> {
+    text.strip_prefix("missing field `")?.split('`').next()
+}
+
+fn without_position(text: &str) -> &str {
+    text.rsplit_once(" at line ").map_or(text, |(head, _)| head)
+}
