@@ -3,8 +3,7 @@
 
 /// Whether `code` is `parent` or a detail of it.
 pub fn is(code: &str, parent: &str) -> bool {
-    code.strip_prefix(parent)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    code.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 macro_rules! codes {

@@ -40,42 +40,22 @@ pub struct ErrorBody {
 impl<T> Envelope<Success<T>> {
     pub fn success(value: T, request_id: impl Into<String>) -> Self {
         let request_id = request_id.into();
-        Envelope {
-            response: Success { value, request_id },
-        }
+        Envelope { response: Success { value, request_id } }
     }
 }
 
 impl Envelope<Failure> {
-    pub fn failure(
-        code: impl Into<String>,
-        message: impl Into<String>,
-        request_id: impl Into<String>,
-    ) -> Self {
-        let error = ErrorBody {
-            code: code.into(),
-            message: message.into(),
-        };
-        Envelope {
-            response: Failure {
-                error,
-                request_id: request_id.into(),
-            },
-        }
+    pub fn failure(code: impl Into<String>, message: impl Into<String>, request_id: impl Into<String>) -> Self {
+        let error = ErrorBody { code: code.into(), message: message.into() };
+        Envelope { response: Failure { error, request_id: request_id.into() } }
     }
 }
 
 /// What a response body turned out to be.
 #[derive(Debug)]
 pub enum Decoded<T> {
-    Success {
-        value: T,
-        request_id: Option<String>,
-    },
-    Failure {
-        error: ErrorBody,
-        request_id: Option<String>,
-    },
+    Success { value: T, request_id: Option<String> },
+    Failure { error: ErrorBody, request_id: Option<String> },
 }
 
 /// Why a response body could not be read.

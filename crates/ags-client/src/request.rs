@@ -34,9 +34,9 @@ impl RequestFault {
     pub fn field(&self) -> Option<&str> {
         match self {
             RequestFault::NotAnObject => None,
-            RequestFault::Missing { field }
-            | RequestFault::Invalid { field, .. }
-            | RequestFault::Unknown { field } => Some(field),
+            RequestFault::Missing { field } | RequestFault::Invalid { field, .. } | RequestFault::Unknown { field } => {
+                Some(field)
+            }
         }
     }
 }
@@ -44,11 +44,7 @@ impl RequestFault {
 /// Reads a request body; an empty one counts as `{}`. Fields that are not of this API version are ignored, as
 /// newer SDKs send some: [`unknown_field`] finds them.
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, RequestFault> {
-    let body = if body.trim_ascii().is_empty() {
-        b"{}"
-    } else {
-        body
-    };
+    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err(RequestFault::NotAnObject);
     }
@@ -77,20 +73,15 @@ pub fn unknown_field<T: Serialize>(body: &[u8], decoded: &T) -> Option<String> {
 
 fn find_unknown(sent: &Value, known: &Value, path: &str) -> Option<String> {
     match (sent, known) {
-        (Value::Object(sent), Value::Object(known)) => sent
-            .iter()
-            .filter(|(_, value)| !value.is_null())
-            .find_map(|(name, value)| {
-                let path = if path.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{path}.{name}")
-                };
+        (Value::Object(sent), Value::Object(known)) => {
+            sent.iter().filter(|(_, value)| !value.is_null()).find_map(|(name, value)| {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                 match known.get(name) {
                     Some(known) => find_unknown(value, known, &path),
                     None => Some(path),
                 }
-            }),
+            })
+        }
         (Value::Array(sent), Value::Array(known)) => sent
             .iter()
             .zip(known)
@@ -109,16 +100,9 @@ fn fault(error: serde_path_to_error::Error<serde_json::Error>) -> RequestFault {
     let text = inner.to_string();
     let field = if path == "." { String::new() } else { path };
     match missing_field(&text) {
-        Some(name) if field.is_empty() => RequestFault::Missing {
-            field: name.to_owned(),
-        },
-        Some(name) => RequestFault::Missing {
-            field: format!("{field}.{name}"),
-        },
-        None => RequestFault::Invalid {
-            field,
-            reason: without_position(&text).to_owned(),
-        },
+        Some(name) if field.is_empty() => RequestFault::Missing { field: name.to_owned() },
+        Some(name) => RequestFault::Missing { field: format!("{field}.{name}") },
+        None => RequestFault::Invalid { field, reason: without_position(&text).to_owned() },
     }
 }
 

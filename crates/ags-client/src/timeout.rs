@@ -33,18 +33,14 @@ pub fn parse(text: &str) -> Result<Duration, ParseTimeoutError> {
             _ => return Err(ParseTimeoutError),
         };
         let part = number.checked_mul(milliseconds).map(Duration::from_millis);
-        total = part
-            .and_then(|part| total.checked_add(part))
-            .ok_or(ParseTimeoutError)?;
+        total = part.and_then(|part| total.checked_add(part)).ok_or(ParseTimeoutError)?;
     }
     Ok(total)
 }
 
 /// Writes `<n>s`, rounded up to whole seconds so that nothing ends early.
 pub fn format(timeout: Duration) -> String {
-    let seconds = timeout
-        .as_secs()
-        .saturating_add(u64::from(timeout.subsec_nanos() > 0));
+    let seconds = timeout.as_secs().saturating_add(u64::from(timeout.subsec_nanos() > 0));
     format!("{seconds}s")
 }
 

@@ -39,10 +39,7 @@ pub enum ParseError {
 impl Authorization {
     /// Reads the value of an `Authorization` header.
     pub fn parse(value: &str) -> Result<Authorization, ParseError> {
-        let rest = value
-            .trim()
-            .strip_prefix(ALGORITHM)
-            .ok_or(ParseError::Algorithm)?;
+        let rest = value.trim().strip_prefix(ALGORITHM).ok_or(ParseError::Algorithm)?;
         if !rest.starts_with([' ', '\t']) {
             return Err(ParseError::Algorithm);
         }
@@ -98,13 +95,9 @@ impl fmt::Debug for Authorization {
 
 fn parse_credential(value: &str) -> Result<(String, String, String), ParseError> {
     let mut parts = value.split('/');
-    let (Some(id), Some(date), Some(service), Some(TERMINATOR), None) = (
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-    ) else {
+    let (Some(id), Some(date), Some(service), Some(TERMINATOR), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(ParseError::Credential);
     };
     let printable = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_graphic());
@@ -135,8 +128,7 @@ fn parse_headers(value: &str) -> Result<Vec<String>, ParseError> {
 
 /// A lower-case token of RFC 9110.
 pub(crate) fn is_header_name(name: &str) -> bool {
-    let allowed =
-        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&b);
     !name.is_empty() && name.bytes().all(allowed)
 }
 

@@ -92,12 +92,7 @@ pub(crate) fn signed_headers(headers: &[Header<'_>]) -> String {
     names.join(";")
 }
 
-pub(crate) fn string_to_sign(
-    timestamp: i64,
-    date: &str,
-    service: &str,
-    canonical_request: &[u8],
-) -> String {
+pub(crate) fn string_to_sign(timestamp: i64, date: &str, service: &str, canonical_request: &[u8]) -> String {
     let digest = hex::encode(Sha256::digest(canonical_request));
     format!("{ALGORITHM}\n{timestamp}\n{date}/{service}/{TERMINATOR}\n{digest}")
 }

@@ -60,8 +60,7 @@ impl fmt::Debug for SigningKey {
 
 /// HMAC-SHA256. The result may be key material, hence wiped on drop.
 pub(crate) fn hmac(key: &[u8], message: &[u8]) -> Zeroizing<[u8; 32]> {
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(key).expect("HMAC-SHA256 takes keys of any length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC-SHA256 takes keys of any length");
     mac.update(message);
     Zeroizing::new(mac.finalize().into_bytes().into())
 }
@@ -82,23 +81,13 @@ mod tests {
     #[test]
     fn the_key_chain_is_as_documented() {
         let k_date = hmac(b"TC3SKEXAMPLE00000000000000000000000", b"2025-10-09");
-        assert_eq!(
-            hex::encode(&*k_date),
-            "a7d24d7b677525bbef77b2491a3a5991c4f3c04f4e8f5ddd8ba4458e756fa336"
-        );
+        assert_eq!(hex::encode(&*k_date), "a7d24d7b677525bbef77b2491a3a5991c4f3c04f4e8f5ddd8ba4458e756fa336");
         assert_eq!(
             hex::encode(&*hmac(&*k_date, b"ags")),
             "3f9e61c54caf5cad7af9b78cbf97cd180d63dc064e7ee783f379918e3341a400"
         );
-        let key = SigningKey::derive(
-            &"SKEXAMPLE00000000000000000000000".into(),
-            "2025-10-09",
-            "ags",
-        );
-        assert_eq!(
-            hex::encode(key.bytes()),
-            "c84e27577a0ca24779c4d398342d47f52087663debaf59cef4c0aab5e0b6105d"
-        );
+        let key = SigningKey::derive(&"SKEXAMPLE00000000000000000000000".into(), "2025-10-09", "ags");
+        assert_eq!(hex::encode(key.bytes()), "c84e27577a0ca24779c4d398342d47f52087663debaf59cef4c0aab5e0b6105d");
     }
 
     #[test]
@@ -111,11 +100,7 @@ mod tests {
 
     #[test]
     fn debug_shows_no_secret() {
-        let credential = Credential {
-            secret_id: "AKID".into(),
-            secret_key: "hush".into(),
-            token: Some("hush".into()),
-        };
+        let credential = Credential { secret_id: "AKID".into(), secret_key: "hush".into(), token: Some("hush".into()) };
         let key = SigningKey::derive(&credential.secret_key, "2025-10-09", "ags");
         assert!(!format!("{credential:?} {key:?}").contains("hush"));
         assert!(!format!("{key:?}").contains(&hex::encode(key.bytes())));

@@ -51,30 +51,17 @@ pub fn sign(request: &SignRequest<'_>, credential: &Credential) -> Result<Signed
 }
 
 /// Signs a request with a derived key, which the caller vouches is of the timestamp's date and of the service.
-pub fn sign_with(
-    request: &SignRequest<'_>,
-    secret_id: &str,
-    key: &SigningKey,
-) -> Result<Signed, SignError> {
+pub fn sign_with(request: &SignRequest<'_>, secret_id: &str, key: &SigningKey) -> Result<Signed, SignError> {
     check_headers(request.headers)?;
     let date = scope_date(request.timestamp).ok_or(SignError::Timestamp(request.timestamp))?;
-    let canonical = canonical_request(
-        request.method,
-        request.query,
-        request.headers,
-        &request.payload.hash(),
-        ValueCase::Verbatim,
-    );
+    let canonical =
+        canonical_request(request.method, request.query, request.headers, &request.payload.hash(), ValueCase::Verbatim);
     let to_sign = string_to_sign(request.timestamp, &date, request.service, &canonical);
     let authorization = Authorization {
         secret_id: secret_id.to_owned(),
         date,
         service: request.service.to_owned(),
-        signed_headers: request
-            .headers
-            .iter()
-            .map(|(name, _)| (*name).to_owned())
-            .collect(),
+        signed_headers: request.headers.iter().map(|(name, _)| (*name).to_owned()).collect(),
         signature: *key.sign(&to_sign),
     };
     Ok(Signed {

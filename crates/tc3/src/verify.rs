@@ -62,25 +62,14 @@ impl VerifyError {
 }
 
 /// Verifies a request against the secret key of `authorization.secret_id`. `now` is in Unix seconds.
-pub fn verify(
-    request: &VerifyRequest<'_>,
-    secret_key: &SecretString,
-    now: i64,
-) -> Result<(), VerifyError> {
+pub fn verify(request: &VerifyRequest<'_>, secret_key: &SecretString, now: i64) -> Result<(), VerifyError> {
     check_claims(request, now)?;
     let date = &request.authorization.date;
-    verify_signature(
-        request,
-        &SigningKey::derive(secret_key, date, request.service),
-    )
+    verify_signature(request, &SigningKey::derive(secret_key, date, request.service))
 }
 
 /// As [`verify`], with a key that the caller derived for `authorization.date` and `service`.
-pub fn verify_with(
-    request: &VerifyRequest<'_>,
-    key: &SigningKey,
-    now: i64,
-) -> Result<(), VerifyError> {
+pub fn verify_with(request: &VerifyRequest<'_>, key: &SigningKey, now: i64) -> Result<(), VerifyError> {
     check_claims(request, now)?;
     verify_signature(request, key)
 }
@@ -107,14 +96,8 @@ fn verify_signature(request: &VerifyRequest<'_>, key: &SigningKey) -> Result<(),
     let mut headers = signed_values(request)?;
     let payload_hash = request.payload.hash();
     let matches = |headers: &[Header<'_>], case| {
-        let canonical =
-            canonical_request(request.method, request.query, headers, &payload_hash, case);
-        let to_sign = string_to_sign(
-            request.timestamp,
-            &request.authorization.date,
-            request.service,
-            &canonical,
-        );
+        let canonical = canonical_request(request.method, request.query, headers, &payload_hash, case);
+        let to_sign = string_to_sign(request.timestamp, &request.authorization.date, request.service, &canonical);
         bool::from(key.sign(&to_sign).ct_eq(&request.authorization.signature))
     };
     let as_received = signed_host(&headers);
@@ -132,28 +115,17 @@ fn verify_signature(request: &VerifyRequest<'_>, key: &SigningKey) -> Result<(),
 /// is refused: the verifier and whoever acts on the request might each look at another one.
 fn signed_values<'a>(request: &VerifyRequest<'a>) -> Result<Vec<Header<'a>>, VerifyError> {
     let value_of = |name: &'a String| {
-        let mut values = request
-            .headers
-            .iter()
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        let mut values = request.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
         match (values.next(), values.next()) {
             (Some((_, value)), None) => Ok((name.as_str(), *value)),
             _ => Err(VerifyError::HeaderAbsent(name.clone())),
         }
     };
-    request
-        .authorization
-        .signed_headers
-        .iter()
-        .map(value_of)
-        .collect()
+    request.authorization.signed_headers.iter().map(value_of).collect()
 }
 
 fn signed_host<'a>(headers: &[Header<'a>]) -> Option<&'a [u8]> {
-    headers
-        .iter()
-        .find(|(name, _)| *name == "host")
-        .map(|(_, value)| *value)
+    headers.iter().find(|(name, _)| *name == "host").map(|(_, value)| *value)
 }
 
 fn set_host<'a>(headers: &mut [Header<'a>], host: &'a [u8]) {

@@ -1,22 +1,15 @@
 //! The worked vectors: what the official Python SDK signs.
 
 use secrecy::SecretString;
-use tc3::{
-    Authorization, Credential, Header, Method, Payload, SignRequest, VerifyError, VerifyRequest,
-    sign, verify,
-};
+use tc3::{Authorization, Credential, Header, Method, Payload, SignRequest, VerifyError, VerifyRequest, sign, verify};
 
 const TIMESTAMP: i64 = 1_760_000_000;
-const BODY: &[u8] = br#"{"ToolName": "code-interpreter-v1", "Timeout": "5m", "Metadata": [{"Name": "k", "Value": "\u503c v"}]}"#;
+const BODY: &[u8] =
+    br#"{"ToolName": "code-interpreter-v1", "Timeout": "5m", "Metadata": [{"Name": "k", "Value": "\u503c v"}]}"#;
 const QUERY: &str = "InstanceIds.0=a&InstanceIds.1=b&Limit=5&Filters.0.Name=Status&Filters.0.Values.0=RUNNING&Filters.0.Values.1=PAUSED";
-const POST_HEADERS: &[Header<'static>] = &[
-    ("content-type", b"application/json"),
-    ("host", b"127.0.0.1:18080"),
-];
-const GET_HEADERS: &[Header<'static>] = &[
-    ("content-type", b"application/x-www-form-urlencoded"),
-    ("host", b"127.0.0.1:18080"),
-];
+const POST_HEADERS: &[Header<'static>] = &[("content-type", b"application/json"), ("host", b"127.0.0.1:18080")];
+const GET_HEADERS: &[Header<'static>] =
+    &[("content-type", b"application/x-www-form-urlencoded"), ("host", b"127.0.0.1:18080")];
 
 struct Vector {
     request: SignRequest<'static>,
@@ -33,17 +26,9 @@ fn vectors() -> [Vector; 3] {
         service: "ags",
         timestamp: TIMESTAMP,
     };
-    let get = SignRequest {
-        method: Method::Get,
-        query: QUERY,
-        headers: GET_HEADERS,
-        payload: Payload::Bytes(b""),
-        ..post
-    };
-    let unsigned = SignRequest {
-        payload: Payload::Unsigned,
-        ..post
-    };
+    let get =
+        SignRequest { method: Method::Get, query: QUERY, headers: GET_HEADERS, payload: Payload::Bytes(b""), ..post };
+    let unsigned = SignRequest { payload: Payload::Unsigned, ..post };
     [
         Vector {
             request: post,
@@ -71,10 +56,7 @@ fn credential() -> Credential {
     }
 }
 
-fn as_received<'a>(
-    request: &SignRequest<'a>,
-    authorization: &'a Authorization,
-) -> VerifyRequest<'a> {
+fn as_received<'a>(request: &SignRequest<'a>, authorization: &'a Authorization) -> VerifyRequest<'a> {
     VerifyRequest {
         authorization,
         method: request.method,
@@ -110,10 +92,7 @@ fn the_canonical_request_is_as_documented() {
     let expected = "POST\n/\n\ncontent-type:application/json\nhost:127.0.0.1:18080\n\ncontent-type;host\n\
                     9b827ddfce9859a7fe2ab5fa9e9461fe9a78775e8fba588c3119f86d89605f11";
     assert_eq!(BODY.len(), 102);
-    assert_eq!(
-        String::from_utf8(signed.canonical_request).unwrap(),
-        expected
-    );
+    assert_eq!(String::from_utf8(signed.canonical_request).unwrap(), expected);
     assert_eq!(
         signed.string_to_sign,
         "TC3-HMAC-SHA256\n1760000000\n2025-10-09/ags/tc3_request\n\
@@ -127,14 +106,8 @@ fn the_official_signatures_are_accepted() {
         let signed = sign(&vector.request, &credential()).unwrap();
         let authorization = Authorization::parse(&signed.authorization).unwrap();
         let request = as_received(&vector.request, &authorization);
-        assert_eq!(
-            verify(&request, &credential().secret_key, TIMESTAMP),
-            Ok(())
-        );
+        assert_eq!(verify(&request, &credential().secret_key, TIMESTAMP), Ok(()));
         let other = SecretString::from("SKEXAMPLE00000000000000000000001");
-        assert_eq!(
-            verify(&request, &other, TIMESTAMP),
-            Err(VerifyError::Mismatch)
-        );
+        assert_eq!(verify(&request, &other, TIMESTAMP), Err(VerifyError::Mismatch));
     }
 }

@@ -39,10 +39,7 @@ pub struct EnvVar {
 
 impl fmt::Debug for EnvVar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EnvVar")
-            .field("name", &self.name)
-            .field("value", &"[redacted]")
-            .finish()
+        f.debug_struct("EnvVar").field("name", &self.name).field("value", &"[redacted]").finish()
     }
 }
 

@@ -4,8 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::config::{
-    CustomConfiguration, CustomConfigurationDetail, Filter, LogConfiguration, NetworkConfiguration,
-    Tag,
+    CustomConfiguration, CustomConfigurationDetail, Filter, LogConfiguration, NetworkConfiguration, Tag,
 };
 use super::enums::{ImageRegistryType, ToolStatus, ToolType};
 use super::storage::StorageMount;

@@ -17,11 +17,8 @@ pub(super) mod timestamp {
     use serde::{Deserialize, Deserializer, Serializer};
 
     /// An unreadable time reads as `None` with a warning, so that one odd entry does not hide a whole list.
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<DateTime<Utc>>, D::Error> {
-        let Some(text) = Option::<String>::deserialize(deserializer)?.filter(|t| !t.is_empty())
-        else {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)?.filter(|t| !t.is_empty()) else {
             return Ok(None);
         };
         match DateTime::parse_from_rfc3339(&text) {
@@ -33,14 +30,9 @@ pub(super) mod timestamp {
         }
     }
 
-    pub fn serialize<S: Serializer>(
-        time: &Option<DateTime<Utc>>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(time: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
         match time {
-            Some(time) => {
-                serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
-            }
+            Some(time) => serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
             None => serializer.serialize_none(),
         }
     }

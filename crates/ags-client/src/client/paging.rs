@@ -1,0 +1,125 @@
+//! Whole lists out of pages that move while they are read.
+
+use std::collections::HashSet;
+
+use futures_util::{Stream, TryStreamExt};
+
+use super::{AgsClient, AgsError};
+use crate::Action;
+use crate::types::*;
+
+/// Most entries the API puts on a page.
+pub const MAX_PAGE: i64 = 100;
+
+/// Stops a listing whose total never comes into reach. The API refuses offsets over 10 000 long before.
+const MAX_PAGES: usize = 1000;
+
+/// An action that lists by offset and limit.
+pub trait Listing: Action {
+    type Item: Send;
+
+    fn offset(&self) -> i64;
+    fn set_page(&mut self, offset: i64, limit: i64);
+    /// The entries and the count of all matches.
+    fn entries(page: Self::Output) -> (Vec<Self::Item>, i64);
+    fn id(item: &Self::Item) -> &str;
+}
+
+macro_rules! listing {
+    ($request:ident, $item:ident, $set:ident, $id:ident) => {
+        impl Listing for $request {
+            type Item = $item;
+
+            fn offset(&self) -> i64 {
+                self.offset.unwrap_or(0)
+            }
+
+            fn set_page(&mut self, offset: i64, limit: i64) {
+                self.offset = Some(offset);
+                self.limit = Some(limit);
+            }
+
+            fn entries(page: Self::Output) -> (Vec<$item>, i64) {
+                (page.$set, page.total_count)
+            }
+
+            fn id(item: &$item) -> &str {
+                &item.$id
+            }
+        }
+    };
+}
+
+listing!(DescribeSandboxInstanceListRequest, SandboxInstance, instance_set, instance_id);
+listing!(DescribeSandboxToolListRequest, SandboxTool, sandbox_tool_set, tool_id);
+
+impl AgsClient {
+    /// All entries from the request's offset on, each once, page by page as they are asked for; `limit` is
+    /// ignored. Entries may come and go meanwhile: what was there all along is found even when others before it
+    /// vanish (the shrinking total tells), but absence from a single listing proves nothing about one entry. An
+    /// error ends the stream.
+    pub fn list<L: Listing>(&self, request: L) -> impl Stream<Item = Result<L::Item, AgsError>> + Send + use<L> {
+        let client = self.clone();
+        async_stream::try_stream! {
+            let mut request = request;
+            let mut cursor = Cursor::at(request.offset());
+            while let Some(offset) = cursor.next {
+                request.set_page(offset, MAX_PAGE);
+                let (entries, total) = L::entries(client.call(&request).await?.value);
+                for entry in cursor.take(entries, total, L::id) {
+                    yield entry;
+                }
+            }
+        }
+    }
+
+    /// [`list`](Self::list) in one piece.
+    pub async fn list_all<L: Listing>(&self, request: L) -> Result<Vec<L::Item>, AgsError> {
+        self.list(request).try_collect().await
+    }
+}
+
+/// Where a listing stands.
+struct Cursor {
+    /// Offset of the next page; `None` at the end.
+    next: Option<i64>,
+    /// End of the furthest page so far.
+    reached: i64,
+    total: Option<i64>,
+    seen: HashSet<String>,
+    pages: usize,
+}
+
+impl Cursor {
+    fn at(offset: i64) -> Cursor {
+        Cursor { next: Some(offset), reached: offset, total: None, seen: HashSet::new(), pages: 0 }
+    }
+
+    /// Takes a page in: returns what is new on it and decides on the next.
+    fn take<T>(&mut self, entries: Vec<T>, total: i64, id: impl Fn(&T) -> &str) -> Vec<T> {
+        let count = i64::try_from(entries.len()).unwrap_or(i64::MAX);
+        let fresh: Vec<T> = entries.into_iter().filter(|entry| self.seen.insert(id(entry).to_owned())).collect();
+        self.pages += 1;
+        self.next = self.next.and_then(|offset| self.offset_after(offset, count, total, fresh.is_empty()));
+        self.total = Some(total);
+        fresh
+    }
+
+    fn offset_after(&mut self, offset: i64, count: i64, total: i64, stale: bool) -> Option<i64> {
+        let vanished = self.total.map_or(0, |before| before.saturating_sub(total).max(0));
+        let end = offset.saturating_add(count);
+        let repeated = stale && end > self.reached;
+        self.reached = self.reached.max(end);
+        if self.pages >= MAX_PAGES {
+            return None;
+        }
+        if vanished > 0 {
+            // As many entries may have slid below this page unread.
+            return Some(offset.saturating_sub(vanished).max(0)).filter(|next| *next < total);
+        }
+        // An empty page is the end, and so is a page beyond all others with nothing new on it: some filters ignore
+        // the offset. A full page beyond the total says that the total cannot be relied on.
+        let more = end < total || (end > total && count >= MAX_PAGE);
+        (count > 0 && !repeated && more).then_some(end)
+    }
+}
