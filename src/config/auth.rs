@@ -1,0 +1,60 @@
+//! `[auth]`: what API keys and tickets are stored under.
+
+use std::fmt;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::section::Section;
+use crate::telemetry::redact::REDACTED;
+
+/// Shortest secret, in bytes: the output of SHA-256.
+pub const MIN_SECRET_BYTES: usize = 32;
+
+#[derive(Clone)]
+pub struct Auth {
+    /// Pepper of the HMAC; at least [`MIN_SECRET_BYTES`].
+    pub secret: SecretString,
+    /// The pepper before a rotation; keys stored under it are still good.
+    pub previous_secret: Option<SecretString>,
+    pub ticket_ttl: Duration,
+}
+
+impl Auth {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let before = section.problem_count();
+        let secret = long_enough(&mut section, "secret");
+        if secret.is_none() && section.problem_count() == before {
+            let text = "is required: set AGS_GATEWAY__AUTH__SECRET, auth.secret or auth.secret_file, at least 32 bytes";
+            section.problem("secret", text);
+        }
+        let auth = Self {
+            secret: secret.unwrap_or_default(),
+            previous_secret: long_enough(&mut section, "previous_secret"),
+            ticket_ttl: section.duration("ticket_ttl"),
+        };
+        section.finish();
+        auth
+    }
+}
+
+fn long_enough(section: &mut Section<'_>, name: &str) -> Option<SecretString> {
+    let secret = section.secret(name)?.value;
+    if secret.expose_secret().len() < MIN_SECRET_BYTES {
+        section.problem(name, format!("is shorter than {MIN_SECRET_BYTES} bytes"));
+    }
+    Some(secret)
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth")
+            .field("secret", &REDACTED)
+            .field(
+                "previous_secret",
+                &self.previous_secret.as_ref().map(|_| REDACTED),
+            )
+            .field("ticket_ttl", &self.ticket_ttl)
+            .finish()
+    }
+}
