@@ -50,10 +50,7 @@ impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Auth")
             .field("secret", &REDACTED)
-            .field(
-                "previous_secret",
-                &self.previous_secret.as_ref().map(|_| REDACTED),
-            )
+            .field("previous_secret", &self.previous_secret.as_ref().map(|_| REDACTED))
             .field("ticket_ttl", &self.ticket_ttl)
             .finish()
     }

@@ -36,19 +36,13 @@ fn url(section: &mut Section<'_>) -> SecretString {
         Some(secret) => {
             let text = secret.value.expose_secret();
             if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
-                section.problem(
-                    "url",
-                    "is not an address such as \"postgres://user@host/name\"",
-                );
+                section.problem("url", "is not an address such as \"postgres://user@host/name\"");
             }
             secret.value
         }
         None => {
             if section.problem_count() == before {
-                section.problem(
-                    "url",
-                    "is required: set DATABASE_URL, database.url or database.url_file",
-                );
+                section.problem("url", "is required: set DATABASE_URL, database.url or database.url_file");
             }
             SecretString::default()
         }

@@ -32,8 +32,7 @@ impl Instances {
             token_ttl: section.duration("token_ttl"),
             token_refresh_margin: section.duration("token_refresh_margin"),
         };
-        if !instances.timeout.is_zero() && !(MIN_TIMEOUT..=MAX_TIMEOUT).contains(&instances.timeout)
-        {
+        if !instances.timeout.is_zero() && !(MIN_TIMEOUT..=MAX_TIMEOUT).contains(&instances.timeout) {
             section.problem("timeout", "must be between 30s and 24h");
         }
         section.finish();

@@ -20,19 +20,12 @@ pub struct Log {
 
 impl Log {
     pub(super) fn read(mut section: Section<'_>) -> Self {
-        let format = match section
-            .one_of("format", &["json", "human", "auto"])
-            .as_str()
-        {
+        let format = match section.one_of("format", &["json", "human", "auto"]).as_str() {
             "json" => LogFormat::Json,
             "human" => LogFormat::Human,
             _ => LogFormat::Auto,
         };
-        let filter = |text: &str| {
-            tracing_subscriber::EnvFilter::try_new(text)
-                .ok()
-                .map(|_| text.to_owned())
-        };
+        let filter = |text: &str| tracing_subscriber::EnvFilter::try_new(text).ok().map(|_| text.to_owned());
         let expected = "a log filter such as \"info\" or \"info,ags_gateway=debug\"";
         let level = section.require("level", expected, String::new(), filter);
         section.finish();

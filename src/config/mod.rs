@@ -47,27 +47,12 @@ pub const DEFAULT_FILE: &str = include_str!("default.toml");
 const WELL_KNOWN: [(&str, &str); 10] = [
     ("DATABASE_URL", "database.url"),
     ("DATABASE_URL_FILE", "database.url_file"),
-    (
-        "TENCENTCLOUD_SECRET_ID",
-        "upstream_defaults.credentials.secret_id",
-    ),
-    (
-        "TENCENTCLOUD_SECRET_ID_FILE",
-        "upstream_defaults.credentials.secret_id_file",
-    ),
-    (
-        "TENCENTCLOUD_SECRET_KEY",
-        "upstream_defaults.credentials.secret_key",
-    ),
-    (
-        "TENCENTCLOUD_SECRET_KEY_FILE",
-        "upstream_defaults.credentials.secret_key_file",
-    ),
+    ("TENCENTCLOUD_SECRET_ID", "upstream_defaults.credentials.secret_id"),
+    ("TENCENTCLOUD_SECRET_ID_FILE", "upstream_defaults.credentials.secret_id_file"),
+    ("TENCENTCLOUD_SECRET_KEY", "upstream_defaults.credentials.secret_key"),
+    ("TENCENTCLOUD_SECRET_KEY_FILE", "upstream_defaults.credentials.secret_key_file"),
     ("TENCENTCLOUD_TOKEN", "upstream_defaults.credentials.token"),
-    (
-        "TENCENTCLOUD_TOKEN_FILE",
-        "upstream_defaults.credentials.token_file",
-    ),
+    ("TENCENTCLOUD_TOKEN_FILE", "upstream_defaults.credentials.token_file"),
     ("TENCENTCLOUD_REGION", "upstream_defaults.region"),
     ("TENCENTCLOUD_ROLE_ARN", "upstream_defaults.role_arn"),
 ];
@@ -109,16 +94,11 @@ impl Config {
         let mut findings = Findings::default();
         let table = layered(source, file, &mut findings.problems);
         let findings = Rc::new(RefCell::new(findings));
-        let reader = Reader {
-            source,
-            findings: Rc::clone(&findings),
-        };
+        let reader = Reader { source, findings: Rc::clone(&findings) };
         let mut config = Self::read(Section::root(reader, table));
         let findings = findings.take();
         if !findings.problems.is_empty() {
-            return Err(ConfigError {
-                problems: findings.problems,
-            });
+            return Err(ConfigError { problems: findings.problems });
         }
         config.entries = findings.entries;
         Ok(config)
@@ -164,10 +144,7 @@ fn default_upstream(tools: &mut Section<'_>, upstreams: &BTreeMap<String, Upstre
     match tools.optional("default_upstream") {
         Some(name) if upstreams.contains_key(&name) => name,
         Some(name) => {
-            tools.problem(
-                "default_upstream",
-                format!("{name:?} is not an upstream; there is {names}"),
-            );
+            tools.problem("default_upstream", format!("{name:?} is not an upstream; there is {names}"));
             name
         }
         None => {
@@ -196,14 +173,12 @@ fn layered(source: &dyn Source, file: Option<&Path>, problems: &mut Vec<Problem>
 
 fn file_layer(source: &dyn Source, path: &Path, problems: &mut Vec<Problem>) -> Table {
     let origin = Origin::File(path.to_owned());
-    let text = source
-        .read(path)
-        .map_err(|error| Problem::new("(file)", Some(&origin), format!("cannot be read: {error}")));
-    text.and_then(|text| tree::from_toml(&text, &origin))
-        .unwrap_or_else(|problem| {
-            problems.push(problem);
-            Table::new()
-        })
+    let text =
+        source.read(path).map_err(|error| Problem::new("(file)", Some(&origin), format!("cannot be read: {error}")));
+    text.and_then(|text| tree::from_toml(&text, &origin)).unwrap_or_else(|problem| {
+        problems.push(problem);
+        Table::new()
+    })
 }
 
 fn well_known_layer(variables: &BTreeMap<String, String>) -> Table {
@@ -211,12 +186,7 @@ fn well_known_layer(variables: &BTreeMap<String, String>) -> Table {
     for (name, key) in WELL_KNOWN {
         if let Some(value) = variables.get(name).filter(|value| !value.is_empty()) {
             let path: Vec<String> = key.split('.').map(str::to_owned).collect();
-            tree::insert(
-                &mut layer,
-                &path,
-                value,
-                &Origin::WellKnown(name.to_owned()),
-            );
+            tree::insert(&mut layer, &path, value, &Origin::WellKnown(name.to_owned()));
         }
     }
     layer
@@ -232,11 +202,7 @@ pub struct Problem {
 
 impl Problem {
     fn new(key: &str, origin: Option<&Origin>, text: String) -> Self {
-        Self {
-            key: key.to_owned(),
-            origin: origin.map(Origin::to_string),
-            text,
-        }
+        Self { key: key.to_owned(), origin: origin.map(Origin::to_string), text }
     }
 }
 
@@ -258,14 +224,8 @@ pub struct ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.problems.len();
-        write!(
-            f,
-            "the configuration has {count} problem{}:",
-            if count == 1 { "" } else { "s" }
-        )?;
-        self.problems
-            .iter()
-            .try_for_each(|problem| write!(f, "\n  {problem}"))
+        write!(f, "the configuration has {count} problem{}:", if count == 1 { "" } else { "s" })?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
 

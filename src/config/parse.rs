@@ -4,13 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
-const DURATION_UNITS: [(&str, u64); 5] = [
-    ("ms", 1),
-    ("s", 1_000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-];
+const DURATION_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// `"90s"`, `"5m"`, `"1h30m"`, `"250ms"`, `"2d"`, or whole seconds (`"90"`).
 pub fn duration(text: &str) -> Option<Duration> {
@@ -22,13 +16,8 @@ pub fn duration(text: &str) -> Option<Duration> {
     let mut previous = u64::MAX;
     while !rest.is_empty() {
         let (number, tail) = leading_number(rest)?;
-        let end = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
-        let scale = DURATION_UNITS
-            .iter()
-            .find(|(unit, _)| *unit == &tail[..end])?
-            .1;
+        let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let scale = DURATION_UNITS.iter().find(|(unit, _)| *unit == &tail[..end])?.1;
         if scale >= previous {
             return None;
         }
@@ -56,9 +45,7 @@ pub fn size(text: &str) -> Option<u64> {
 }
 
 fn leading_number(text: &str) -> Option<(u64, &str)> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     Some((text[..end].parse().ok()?, &text[end..]))
 }
 
@@ -74,15 +61,11 @@ impl Cidr {
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let mask = u32::MAX
-                    .checked_shl(32 - u32::from(self.prefix))
-                    .unwrap_or(0);
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
                 Ipv4Addr::to_bits(network) & mask == address.to_bits() & mask
             }
             (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let mask = u128::MAX
-                    .checked_shl(128 - u32::from(self.prefix))
-                    .unwrap_or(0);
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
                 Ipv6Addr::to_bits(network) & mask == address.to_bits() & mask
             }
             _ => false,
@@ -124,23 +107,8 @@ mod tests {
         assert_eq!(duration("1h30m"), Some(Duration::from_secs(5_400)));
         assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(duration("2d"), Some(Duration::from_secs(172_800)));
-        for bad in [
-            "",
-            "s",
-            "5",
-            "1m1h",
-            "1s1s",
-            "-5s",
-            "1.5s",
-            "5 s",
-            "99999999999999999999s",
-            "١s",
-        ] {
-            assert_eq!(
-                duration(bad),
-                (bad == "5").then(|| Duration::from_secs(5)),
-                "{bad:?}"
-            );
+        for bad in ["", "s", "5", "1m1h", "1s1s", "-5s", "1.5s", "5 s", "99999999999999999999s", "١s"] {
+            assert_eq!(duration(bad), (bad == "5").then(|| Duration::from_secs(5)), "{bad:?}");
         }
     }
 

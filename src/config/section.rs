@@ -42,30 +42,18 @@ pub(super) struct Section<'a> {
 
 impl<'a> Section<'a> {
     pub(super) fn root(reader: Reader<'a>, table: Table) -> Self {
-        Self {
-            reader,
-            path: String::new(),
-            table,
-        }
+        Self { reader, path: String::new(), table }
     }
 
     /// The sub-section of that name, empty when there is none.
     pub(super) fn section(&mut self, name: &str) -> Section<'a> {
         let table = self.take_table(name);
-        Section {
-            reader: self.reader.clone(),
-            path: join(&self.path, name),
-            table,
-        }
+        Section { reader: self.reader.clone(), path: join(&self.path, name), table }
     }
 
     /// A section that is read from a table put together by the caller.
     pub(super) fn with_table(&self, path: &str, table: Table) -> Section<'a> {
-        Section {
-            reader: self.reader.clone(),
-            path: path.to_owned(),
-            table,
-        }
+        Section { reader: self.reader.clone(), path: path.to_owned(), table }
     }
 
     pub(super) fn take_table(&mut self, name: &str) -> Table {
@@ -90,11 +78,7 @@ impl<'a> Section<'a> {
         match node {
             Node::Leaf(leaf) => self.problem_at(leaf, "is not a key of the configuration"),
             Node::Table(table) if table.is_empty() => {
-                self.push(Problem::new(
-                    path,
-                    None,
-                    "is not a section of the configuration".into(),
-                ));
+                self.push(Problem::new(path, None, "is not a section of the configuration".into()));
             }
             Node::Table(table) => {
                 for (name, node) in table {
@@ -105,11 +89,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn problem(&self, name: &str, text: impl Into<String>) {
-        let key = if name.is_empty() {
-            self.path.clone()
-        } else {
-            join(&self.path, name)
-        };
+        let key = if name.is_empty() { self.path.clone() } else { join(&self.path, name) };
         self.push(Problem::new(&key, None, text.into()));
     }
 
@@ -129,20 +109,12 @@ impl<'a> Section<'a> {
     }
 
     fn note(&self, name: &str, value: String, leaf: &Leaf) {
-        let entry = Entry {
-            key: join(&self.path, name),
-            value,
-            origin: leaf.origin.to_string(),
-        };
+        let entry = Entry { key: join(&self.path, name), value, origin: leaf.origin.to_string() };
         self.reader.findings.borrow_mut().entries.push(entry);
     }
 
     fn take_leaf(&mut self, name: &str) -> Option<Leaf> {
-        self.reader
-            .findings
-            .borrow_mut()
-            .known
-            .insert(join(&self.path, name));
+        self.reader.findings.borrow_mut().known.insert(join(&self.path, name));
         match self.table.remove(name) {
             Some(Node::Leaf(leaf)) => Some(leaf),
             Some(node @ Node::Table(_)) => {
@@ -169,12 +141,7 @@ impl<'a> Section<'a> {
         (!text.is_empty()).then_some((text, leaf))
     }
 
-    fn convert<T>(
-        &mut self,
-        name: &str,
-        expected: &str,
-        convert: impl Fn(&str) -> Option<T>,
-    ) -> Option<T> {
+    fn convert<T>(&mut self, name: &str, expected: &str, convert: impl Fn(&str) -> Option<T>) -> Option<T> {
         let (text, leaf) = self.take_text(name)?;
         let converted = convert(&text);
         match &converted {
@@ -231,9 +198,7 @@ impl<'a> Section<'a> {
 
     pub(super) fn one_of(&mut self, name: &str, allowed: &[&str]) -> String {
         let expected = format!("one of {}", allowed.join(", "));
-        self.require(name, &expected, String::new(), |text| {
-            allowed.contains(&text).then(|| text.to_owned())
-        })
+        self.require(name, &expected, String::new(), |text| allowed.contains(&text).then(|| text.to_owned()))
     }
 
     pub(super) fn parsed<T: FromStr>(&mut self, name: &str, expected: &str, stand_in: T) -> T {
@@ -246,41 +211,25 @@ impl<'a> Section<'a> {
 
     /// A number of at least 1.
     pub(super) fn count(&mut self, name: &str) -> u32 {
-        self.require(name, "a number of at least 1", 1, |text| {
-            text.parse().ok().filter(|number| *number >= 1)
-        })
+        self.require(name, "a number of at least 1", 1, |text| text.parse().ok().filter(|number| *number >= 1))
     }
 
     pub(super) fn port(&mut self, name: &str) -> u16 {
-        self.require(name, "a port (1-65535)", 1, |text| {
-            text.parse().ok().filter(|port| *port >= 1)
-        })
+        self.require(name, "a port (1-65535)", 1, |text| text.parse().ok().filter(|port| *port >= 1))
     }
 
     /// A duration above zero.
     pub(super) fn duration(&mut self, name: &str) -> Duration {
         let expected = "a duration above zero such as \"90s\", \"5m\" or \"1h30m\"";
-        self.require(name, expected, Duration::ZERO, |text| {
-            parse::duration(text).filter(|found| !found.is_zero())
-        })
+        self.require(name, expected, Duration::ZERO, |text| parse::duration(text).filter(|found| !found.is_zero()))
     }
 
     pub(super) fn size(&mut self, name: &str) -> u64 {
-        self.require(
-            name,
-            "a size such as \"1MiB\" or a number of bytes",
-            0,
-            parse::size,
-        )
+        self.require(name, "a size such as \"1MiB\" or a number of bytes", 0, parse::size)
     }
 
     /// A list of texts: an array, or a comma-separated text.
-    pub(super) fn list<T>(
-        &mut self,
-        name: &str,
-        expected: &str,
-        convert: impl Fn(&str) -> Option<T>,
-    ) -> Vec<T> {
+    pub(super) fn list<T>(&mut self, name: &str, expected: &str, convert: impl Fn(&str) -> Option<T>) -> Vec<T> {
         let Some(leaf) = self.take_leaf(name) else {
             return Vec::new();
         };
@@ -310,10 +259,7 @@ impl<'a> Section<'a> {
             }
             (Some((text, leaf)), None) => {
                 self.note(name, REDACTED.to_owned(), &leaf);
-                Some(Secret {
-                    value: text.into(),
-                    file: None,
-                })
+                Some(Secret { value: text.into(), file: None })
             }
             (None, Some((path, leaf))) => self.secret_from(&path, &file_name, &leaf),
             (None, None) => None,
@@ -328,10 +274,7 @@ impl<'a> Section<'a> {
                 self.problem_at(leaf, &format!("{} is empty", path.display()));
                 None
             }
-            Ok(text) => Some(Secret {
-                value: text.trim().to_owned().into(),
-                file: Some(path),
-            }),
+            Ok(text) => Some(Secret { value: text.trim().to_owned().into(), file: Some(path) }),
             Err(error) => {
                 self.problem_at(leaf, &format!("{} cannot be read: {error}", path.display()));
                 None
@@ -340,10 +283,7 @@ impl<'a> Section<'a> {
     }
 
     fn resolved(&self, path: &str, leaf: &Leaf) -> PathBuf {
-        leaf.origin.directory().map_or_else(
-            || Path::new(path).to_owned(),
-            |directory| directory.join(path),
-        )
+        leaf.origin.directory().map_or_else(|| Path::new(path).to_owned(), |directory| directory.join(path))
     }
 
     /// Whether any of these keys has a value here.
@@ -357,17 +297,10 @@ impl<'a> Section<'a> {
 
 fn items_of(value: &Value) -> Option<Vec<String>> {
     match value {
-        Value::Array(items) => items
-            .iter()
-            .map(|item| item.as_str().map(str::to_owned))
-            .collect(),
-        Value::String(text) => Some(
-            text.split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty())
-                .map(str::to_owned)
-                .collect(),
-        ),
+        Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+        Value::String(text) => {
+            Some(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
+        }
         _ => None,
     }
 }

@@ -30,29 +30,14 @@ pub struct Server {
 impl Server {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let unspecified = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let origin =
-            "an origin such as \"https://app.example.com\", \"http://localhost:*\" or \"*\"";
+        let origin = "an origin such as \"https://app.example.com\", \"http://localhost:*\" or \"*\"";
         let server = Self {
-            listen: section.parsed(
-                "listen",
-                "an address and port such as \"127.0.0.1:8080\"",
-                unspecified,
-            ),
-            metrics_listen: section.optional_as(
-                "metrics_listen",
-                "an address and port such as \"127.0.0.1:9090\"",
-            ),
-            public_url: section.optional_with(
-                "public_url",
-                "an http(s) URL without path",
-                public_url,
-            ),
+            listen: section.parsed("listen", "an address and port such as \"127.0.0.1:8080\"", unspecified),
+            metrics_listen: section.optional_as("metrics_listen", "an address and port such as \"127.0.0.1:9090\""),
+            public_url: section.optional_with("public_url", "an http(s) URL without path", public_url),
             sandbox_domain: section.optional_with("sandbox_domain", "a host name", host_name),
-            trusted_proxies: section.list(
-                "trusted_proxies",
-                "a network such as \"10.0.0.0/8\"",
-                |text| text.parse().ok(),
-            ),
+            trusted_proxies: section
+                .list("trusted_proxies", "a network such as \"10.0.0.0/8\"", |text| text.parse().ok()),
             cors_origins: section.list("cors_origins", origin, |text| text.parse().ok()),
             websocket_origins: section.list("websocket_origins", origin, |text| text.parse().ok()),
             max_json_body: section.size("max_json_body"),
@@ -77,10 +62,7 @@ fn public_url(text: &str) -> Option<Url> {
 /// A host name in lower case: labels of letters, digits and hyphens.
 pub(super) fn host_name(text: &str) -> Option<String> {
     let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     (text.len() <= 253 && text.split('.').all(label)).then(|| text.to_ascii_lowercase())
 }
@@ -126,15 +108,11 @@ impl FromStr for AllowedOrigin {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         if text == "*" {
-            return Ok(Self {
-                scheme_and_host: String::new(),
-                port: OriginPort::AnyOrigin,
-            });
+            return Ok(Self { scheme_and_host: String::new(), port: OriginPort::AnyOrigin });
         }
         let (scheme_and_host, port) = split_port(text);
         let parsed = Url::parse(scheme_and_host).map_err(drop)?;
-        let only_host =
-            parsed.host().is_some() && parsed.path() == "/" && !scheme_and_host.ends_with('/');
+        let only_host = parsed.host().is_some() && parsed.path() == "/" && !scheme_and_host.ends_with('/');
         if !matches!(parsed.scheme(), "http" | "https") || !only_host {
             return Err(());
         }
@@ -143,10 +121,7 @@ impl FromStr for AllowedOrigin {
             Some(port) => OriginPort::Same(Some(port.parse::<u16>().map_err(drop)?.to_string())),
             None => OriginPort::Same(None),
         };
-        Ok(Self {
-            scheme_and_host: scheme_and_host.to_ascii_lowercase(),
-            port,
-        })
+        Ok(Self { scheme_and_host: scheme_and_host.to_ascii_lowercase(), port })
     }
 }
 
@@ -174,14 +149,7 @@ mod tests {
 
     #[test]
     fn what_is_no_origin_is_refused() {
-        for bad in [
-            "",
-            "localhost",
-            "https://a.example/path",
-            "https://a.example/",
-            "ftp://a.example",
-            "https://a:b",
-        ] {
+        for bad in ["", "localhost", "https://a.example/path", "https://a.example/", "ftp://a.example", "https://a:b"] {
             assert!(bad.parse::<AllowedOrigin>().is_err(), "{bad:?}");
         }
     }

@@ -21,9 +21,7 @@ pub struct Environment {
 
 impl Environment {
     pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self {
-            variables: variables.into_iter().collect(),
-        }
+        Self { variables: variables.into_iter().collect() }
     }
 }
 

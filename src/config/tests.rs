@@ -34,12 +34,7 @@ impl Fixed {
     }
 
     fn problems(&self) -> Vec<String> {
-        self.load()
-            .expect_err("the configuration must be refused")
-            .problems
-            .iter()
-            .map(Problem::to_string)
-            .collect()
+        self.load().expect_err("the configuration must be refused").problems.iter().map(Problem::to_string).collect()
     }
 }
 
@@ -50,9 +45,7 @@ impl Source for Fixed {
 
     fn read(&self, path: &Path) -> io::Result<String> {
         let found = self.files.get(&path.display().to_string());
-        found
-            .cloned()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such file"))
+        found.cloned().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such file"))
     }
 }
 
@@ -70,21 +63,12 @@ fn complete() -> Fixed {
 
 #[test]
 fn variables_alone_make_the_default_upstream() {
-    let config = complete()
-        .variable("TENCENTCLOUD_ROLE_ARN", "qcs::cam::uin/1:roleName/r")
-        .load()
-        .unwrap();
+    let config = complete().variable("TENCENTCLOUD_ROLE_ARN", "qcs::cam::uin/1:roleName/r").load().unwrap();
     let upstream = config.default_upstream();
     assert_eq!(upstream.name, "default");
-    assert_eq!(
-        upstream.endpoint.as_str(),
-        "https://ags.tencentcloudapi.com/"
-    );
+    assert_eq!(upstream.endpoint.as_str(), "https://ags.tencentcloudapi.com/");
     assert_eq!(upstream.domain, "ap-guangzhou.tencentags.com");
-    assert_eq!(
-        upstream.role_arn.as_deref(),
-        Some("qcs::cam::uin/1:roleName/r")
-    );
+    assert_eq!(upstream.role_arn.as_deref(), Some("qcs::cam::uin/1:roleName/r"));
     assert_eq!(upstream.credentials.secret_id, "the-secret-id");
     assert!(upstream.envd_mount.is_none());
     assert_eq!(config.instances.timeout.as_secs(), 3_600);
@@ -104,45 +88,26 @@ fn production_never_falls_back() {
         "upstreams.default.credentials.secret_id is required",
         "upstreams.default.credentials.secret_key is required",
     ] {
-        assert!(
-            problems.iter().any(|problem| problem.starts_with(key)),
-            "{key}: {problems:#?}"
-        );
+        assert!(problems.iter().any(|problem| problem.starts_with(key)), "{key}: {problems:#?}");
     }
     assert_eq!(problems.len(), 5, "{problems:#?}");
     let emptied = complete()
         .variable("AGS_GATEWAY__UPSTREAM_DEFAULTS__ENDPOINT", "")
         .variable("AGS_GATEWAY__UPSTREAM_DEFAULTS__DOMAIN", "");
     let problems = emptied.problems();
-    assert!(
-        problems[0].starts_with("upstreams.default.endpoint is required"),
-        "{problems:#?}"
-    );
-    assert!(
-        problems[1].starts_with("upstreams.default.domain is required"),
-        "{problems:#?}"
-    );
+    assert!(problems[0].starts_with("upstreams.default.endpoint is required"), "{problems:#?}");
+    assert!(problems[1].starts_with("upstreams.default.domain is required"), "{problems:#?}");
 }
 
 #[test]
 fn later_layers_win_and_say_where_from() {
-    let toml =
-        "[server]\nlisten = \"127.0.0.1:1\"\nmax_json_body = \"2MiB\"\n[jobs]\nreap_batch = 7\n";
-    let source = complete()
-        .file("/etc/gateway.toml", toml)
-        .variable("AGS_GATEWAY__SERVER__LISTEN", "127.0.0.1:2");
+    let toml = "[server]\nlisten = \"127.0.0.1:1\"\nmax_json_body = \"2MiB\"\n[jobs]\nreap_batch = 7\n";
+    let source = complete().file("/etc/gateway.toml", toml).variable("AGS_GATEWAY__SERVER__LISTEN", "127.0.0.1:2");
     let config = source.load_file("/etc/gateway.toml").unwrap();
     assert_eq!(config.server.listen.port(), 2);
     assert_eq!(config.server.max_json_body, 2 << 20);
     assert_eq!(config.jobs.reap_batch, 7);
-    let origin = |key: &str| {
-        config
-            .entries()
-            .into_iter()
-            .find(|entry| entry.key == key)
-            .unwrap()
-            .origin
-    };
+    let origin = |key: &str| config.entries().into_iter().find(|entry| entry.key == key).unwrap().origin;
     assert_eq!(origin("server.listen"), "AGS_GATEWAY__SERVER__LISTEN");
     assert_eq!(origin("server.max_json_body"), "/etc/gateway.toml");
     assert_eq!(origin("server.drain_timeout"), "default");
@@ -185,23 +150,13 @@ fn secrets_come_by_value_or_by_file_never_both() {
     let config = by_file.load_file("/etc/gateway.toml").unwrap();
     assert_eq!(config.auth.secret.expose_secret(), SECRET);
 
-    let both = complete()
-        .variable("AGS_GATEWAY__AUTH__SECRET_FILE", "/x")
-        .problems();
+    let both = complete().variable("AGS_GATEWAY__AUTH__SECRET_FILE", "/x").problems();
     assert_eq!(both.len(), 1);
-    assert!(
-        both[0].contains("AGS_GATEWAY__AUTH__SECRET_FILE) are both set"),
-        "{both:#?}"
-    );
-    let both = complete()
-        .variable("TENCENTCLOUD_SECRET_KEY_FILE", "/x")
-        .problems();
+    assert!(both[0].contains("AGS_GATEWAY__AUTH__SECRET_FILE) are both set"), "{both:#?}");
+    let both = complete().variable("TENCENTCLOUD_SECRET_KEY_FILE", "/x").problems();
     assert!(both[0].contains("are both set"), "{both:#?}");
 
-    let overridden = complete()
-        .file("/g.toml", "[auth]\nsecret_file = \"/gone\"\n")
-        .load_file("/g.toml")
-        .unwrap();
+    let overridden = complete().file("/g.toml", "[auth]\nsecret_file = \"/gone\"\n").load_file("/g.toml").unwrap();
     assert_eq!(overridden.auth.secret.expose_secret(), SECRET);
 }
 
@@ -210,29 +165,13 @@ fn no_message_shows_a_secret() {
     let source = complete()
         .variable("AGS_GATEWAY__AUTH__SECRET", "short-secret")
         .variable("DATABASE_URL", "mysql://u:pg-password@h/d")
-        .file(
-            "/g.toml",
-            "[auth]\nprevious_secret = \"unterminated-secret\n",
-        );
+        .file("/g.toml", "[auth]\nprevious_secret = \"unterminated-secret\n");
     let text = format!("{:?} {0}", source.load_file("/g.toml").unwrap_err());
-    assert!(
-        text.contains("auth.secret is shorter than 32 bytes"),
-        "{text}"
-    );
+    assert!(text.contains("auth.secret is shorter than 32 bytes"), "{text}");
     assert!(text.contains("line 2 is not valid TOML"), "{text}");
-    let config = complete()
-        .variable("TENCENTCLOUD_TOKEN", "the-token")
-        .load()
-        .unwrap();
+    let config = complete().variable("TENCENTCLOUD_TOKEN", "the-token").load().unwrap();
     let text = format!("{text} {config:?} {:?}", config.entries());
-    for secret in [
-        "short-secret",
-        "pg-password",
-        "unterminated-secret",
-        "the-secret-key",
-        "the-token",
-        SECRET,
-    ] {
+    for secret in ["short-secret", "pg-password", "unterminated-secret", "the-secret-key", "the-token", SECRET] {
         assert!(!text.contains(secret), "{secret} in {text}");
     }
     assert!(text.contains("[redacted]"));
@@ -270,10 +209,7 @@ fn upstreams_inherit_defaults_but_never_half_of_an_account() {
     assert_eq!(local.domain, "ags.localhost:4000");
     assert_eq!(local.qps, 5);
     assert!(local.credentials.token.is_none());
-    assert_eq!(
-        local.credentials.files.secret_key.as_deref(),
-        Some(Path::new("/s/local.key"))
-    );
+    assert_eq!(local.credentials.files.secret_key.as_deref(), Some(Path::new("/s/local.key")));
     let mount = local.envd_mount.as_ref().unwrap();
     assert!(mount.read_only && mount.mount_path == "/nix" && !mount.for_all);
     let cloud = &config.upstreams["cloud"];
@@ -285,10 +221,7 @@ fn upstreams_inherit_defaults_but_never_half_of_an_account() {
 fn several_upstreams_need_a_default() {
     let source = complete().file("/g.toml", "[upstreams.a]\n[upstreams.b]\n");
     let text = source.load_file("/g.toml").unwrap_err().to_string();
-    assert!(
-        text.contains("tools.default_upstream is required: one of a, b"),
-        "{text}"
-    );
+    assert!(text.contains("tools.default_upstream is required: one of a, b"), "{text}");
 }
 
 #[test]
@@ -296,20 +229,11 @@ fn every_key_that_is_read_is_documented() {
     let findings = Rc::new(RefCell::new(Findings::default()));
     let source = complete();
     let table = layered(&source, None, &mut Vec::new());
-    Config::read(Section::root(
-        Reader {
-            source: &source,
-            findings: Rc::clone(&findings),
-        },
-        table,
-    ));
+    Config::read(Section::root(Reader { source: &source, findings: Rc::clone(&findings) }, table));
     let mut section = String::new();
     let mut documented = std::collections::BTreeSet::new();
     for line in DEFAULT_FILE.lines() {
-        if let Some(name) = line
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-        {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             section = name.to_owned();
         } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ") {
             documented.insert(format!("{section}.{key}"));

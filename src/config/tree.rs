@@ -66,14 +66,8 @@ pub(super) type Table = BTreeMap<String, Node>;
 /// The layer of a TOML text. A syntax error names the line and never shows it: it may hold a secret.
 pub(super) fn from_toml(text: &str, origin: &Origin) -> Result<Table, Problem> {
     let parsed: toml::Table = toml::from_str(text).map_err(|error: toml::de::Error| {
-        let line = error
-            .span()
-            .map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-        Problem::new(
-            "(file)",
-            Some(origin),
-            format!("line {line} is not valid TOML: {}", error.message().trim()),
-        )
+        let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+        Problem::new("(file)", Some(origin), format!("line {line} is not valid TOML: {}", error.message().trim()))
     })?;
     Ok(table_of(parsed, "", origin))
 }
@@ -85,11 +79,7 @@ fn table_of(parsed: toml::Table, parent: &str, origin: &Origin) -> Table {
             let key = join(parent, &name);
             let node = match value {
                 Value::Table(inner) => Node::Table(table_of(inner, &key, origin)),
-                value => Node::Leaf(Leaf {
-                    key,
-                    value,
-                    origin: origin.clone(),
-                }),
+                value => Node::Leaf(Leaf { key, value, origin: origin.clone() }),
             };
             (name, node)
         })
@@ -97,18 +87,11 @@ fn table_of(parsed: toml::Table, parent: &str, origin: &Origin) -> Table {
 }
 
 pub(super) fn join(parent: &str, name: &str) -> String {
-    if parent.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{parent}.{name}")
-    }
+    if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") }
 }
 
 /// The layer of the `AGS_GATEWAY__SECTION__KEY` variables.
-pub(super) fn from_variables(
-    variables: &BTreeMap<String, String>,
-    problems: &mut Vec<Problem>,
-) -> Table {
+pub(super) fn from_variables(variables: &BTreeMap<String, String>, problems: &mut Vec<Problem>) -> Table {
     let mut layer = Table::new();
     for (name, value) in variables {
         let Some(rest) = name.strip_prefix(PREFIX) else {
@@ -117,11 +100,7 @@ pub(super) fn from_variables(
         let segments: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
         let origin = Origin::Variable(name.clone());
         if segments.iter().any(String::is_empty) || !insert(&mut layer, &segments, value, &origin) {
-            problems.push(Problem::new(
-                &segments.join("."),
-                Some(&origin),
-                "is not a key of the configuration".into(),
-            ));
+            problems.push(Problem::new(&segments.join("."), Some(&origin), "is not a key of the configuration".into()));
         }
     }
     layer
@@ -134,9 +113,7 @@ pub(super) fn insert(layer: &mut Table, path: &[String], value: &str, origin: &O
     };
     let mut table = layer;
     for name in parents {
-        let node = table
-            .entry(name.clone())
-            .or_insert_with(|| Node::Table(Table::new()));
+        let node = table.entry(name.clone()).or_insert_with(|| Node::Table(Table::new()));
         let Node::Table(inner) = node else {
             return false;
         };
@@ -145,11 +122,7 @@ pub(super) fn insert(layer: &mut Table, path: &[String], value: &str, origin: &O
     if table.contains_key(last) {
         return false;
     }
-    let leaf = Leaf {
-        key: path.join("."),
-        value: Value::String(value.to_owned()),
-        origin: origin.clone(),
-    };
+    let leaf = Leaf { key: path.join("."), value: Value::String(value.to_owned()), origin: origin.clone() };
     table.insert(last.clone(), Node::Leaf(leaf));
     true
 }
@@ -160,11 +133,7 @@ pub(super) fn overlay(base: &mut Table, upper: Table, problems: &mut Vec<Problem
         match (base.get_mut(&name), node) {
             (Some(Node::Table(below)), Node::Table(above)) => overlay(below, above, problems),
             (Some(Node::Table(_)), Node::Leaf(leaf)) => {
-                problems.push(Problem::new(
-                    &leaf.key,
-                    Some(&leaf.origin),
-                    "is a section, not a value".into(),
-                ));
+                problems.push(Problem::new(&leaf.key, Some(&leaf.origin), "is a section, not a value".into()));
             }
             (_, Node::Leaf(leaf)) => {
                 replace_counterpart(base, &name, &leaf.origin);
@@ -178,9 +147,7 @@ pub(super) fn overlay(base: &mut Table, upper: Table, problems: &mut Vec<Problem
 }
 
 fn replace_counterpart(base: &mut Table, name: &str, origin: &Origin) {
-    let counterpart = name
-        .strip_suffix("_file")
-        .map_or_else(|| format!("{name}_file"), str::to_owned);
+    let counterpart = name.strip_suffix("_file").map_or_else(|| format!("{name}_file"), str::to_owned);
     if let Some(Node::Leaf(below)) = base.get(&counterpart)
         && below.origin.rank() < origin.rank()
     {

@@ -113,37 +113,21 @@ fn merged(defaults: &Table, own: Table, root: &Section<'_>) -> Table {
 
 fn is_name(name: &str) -> bool {
     (1..=50).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 impl Upstream {
     fn read(name: String, mut section: Section<'_>) -> Self {
-        let region = section.text(
-            "region",
-            "set TENCENTCLOUD_REGION or a region such as \"ap-guangzhou\"",
-        );
+        let region = section.text("region", "set TENCENTCLOUD_REGION or a region such as \"ap-guangzhou\"");
         let scheme = section.one_of("scheme", &["https", "http"]);
         let placeholder = Url::parse("https://unset.invalid").expect("a constant URL");
         let upstream = Self {
-            endpoint: section.require(
-                "endpoint",
-                "an http(s) URL or host[:port]",
-                placeholder,
-                |text| endpoint(text, &scheme),
-            ),
-            domain: section.require(
-                "domain",
-                "a host name, with a port where needed",
-                String::new(),
-                |text| authority(&text.replace("{region}", if region.is_empty() { "unset" } else { &region })),
-            ),
-            endpoint_connect_to: section.optional_with(
-                "endpoint_connect_to",
-                "host:port",
-                host_and_port,
-            ),
+            endpoint: section
+                .require("endpoint", "an http(s) URL or host[:port]", placeholder, |text| endpoint(text, &scheme)),
+            domain: section.require("domain", "a host name, with a port where needed", String::new(), |text| {
+                authority(&text.replace("{region}", if region.is_empty() { "unset" } else { &region }))
+            }),
+            endpoint_connect_to: section.optional_with("endpoint_connect_to", "host:port", host_and_port),
             connect_to: section.optional_with("connect_to", "host:port", host_and_port),
             skip_ssl_verify: section.flag("skip_ssl_verify"),
             language: section.one_of("language", &["zh-CN", "en-US"]),
@@ -152,9 +136,7 @@ impl Upstream {
             attempt_timeout: section.duration("attempt_timeout"),
             deadline: section.duration("deadline"),
             role_arn: section.optional("role_arn"),
-            traffic_token_header: section
-                .text("traffic_token_header", "a header name")
-                .to_ascii_lowercase(),
+            traffic_token_header: section.text("traffic_token_header", "a header name").to_ascii_lowercase(),
             envd_version: section.text("envd_version", "a version such as \"0.5.14\""),
             credentials: Credentials::read(section.section("credentials")),
             envd_mount: EnvdMount::read(section.section("envd_mount")),
@@ -163,10 +145,7 @@ impl Upstream {
             scheme,
         };
         if upstream.attempt_timeout > upstream.deadline {
-            section.problem(
-                "attempt_timeout",
-                "is more than the deadline of all attempts",
-            );
+            section.problem("attempt_timeout", "is more than the deadline of all attempts");
         }
         section.finish();
         upstream
@@ -174,14 +153,9 @@ impl Upstream {
 }
 
 fn endpoint(text: &str, scheme: &str) -> Option<Url> {
-    let full = if text.contains("://") {
-        text.to_owned()
-    } else {
-        format!("{scheme}://{text}")
-    };
+    let full = if text.contains("://") { text.to_owned() } else { format!("{scheme}://{text}") };
     let url = Url::parse(&full).ok()?;
-    let plain =
-        matches!(url.scheme(), "http" | "https") && url.host().is_some() && url.path() == "/";
+    let plain = matches!(url.scheme(), "http" | "https") && url.host().is_some() && url.path() == "/";
     (plain && url.query().is_none() && url.username().is_empty()).then_some(url)
 }
 
@@ -208,10 +182,7 @@ impl Credentials {
             let before = section.problem_count();
             let found = section.secret(name);
             if found.is_none() && section.problem_count() == before {
-                section.problem(
-                    name,
-                    format!("is required: set {variable}, {variable}_FILE or this key"),
-                );
+                section.problem(name, format!("is required: set {variable}, {variable}_FILE or this key"));
             }
             found
         };
@@ -223,9 +194,7 @@ impl Credentials {
         files.token = token.as_ref().and_then(|secret| secret.file.clone());
         section.finish();
         Self {
-            secret_id: secret_id
-                .map(|secret| secret.value.expose_secret().to_owned())
-                .unwrap_or_default(),
+            secret_id: secret_id.map(|secret| secret.value.expose_secret().to_owned()).unwrap_or_default(),
             secret_key: secret_key.map(|secret| secret.value).unwrap_or_default(),
             token: token.map(|secret| secret.value),
             files,
@@ -256,24 +225,13 @@ impl EnvdMount {
         let read_only = section.flag("read_only");
         let for_all = section.flag("for_all");
         if name.is_some() != image.is_some() {
-            section.problem(
-                if name.is_some() { "image" } else { "name" },
-                "is required with the other of the two",
-            );
+            section.problem(if name.is_some() { "image" } else { "name" }, "is required with the other of the two");
         }
         if for_all && name.is_none() {
             section.problem("for_all", "needs `name` and `image`");
         }
         section.finish();
         let (name, image) = (name?, image?);
-        Some(Self {
-            name,
-            image,
-            image_registry_type,
-            mount_path,
-            sub_path,
-            read_only,
-            for_all,
-        })
+        Some(Self { name, image, image_registry_type, mount_path, sub_path, read_only, for_all })
     }
 }

@@ -9,13 +9,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::{Log, LogFormat};
 
 /// Libraries that log each connection or frame at `info` and below; a filter that names them wins.
-const QUIET: [&str; 5] = [
-    "hyper=warn",
-    "hyper_util=warn",
-    "h2=warn",
-    "rustls=warn",
-    "sqlx=warn",
-];
+const QUIET: [&str; 5] = ["hyper=warn", "hyper_util=warn", "h2=warn", "rustls=warn", "sqlx=warn"];
 
 /// Installs the subscriber of this process; logs go to stderr, so that stdout stays the command's own.
 ///
@@ -31,26 +25,13 @@ pub fn init(log: &Log) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn subscriber<W>(
-    log: &Log,
-    json: bool,
-    writer: W,
-) -> anyhow::Result<Box<dyn tracing::Subscriber + Send + Sync>>
+fn subscriber<W>(log: &Log, json: bool, writer: W) -> anyhow::Result<Box<dyn tracing::Subscriber + Send + Sync>>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(&log.level)?)
-        .with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(&log.level)?).with_writer(writer);
     Ok(if json {
-        Box::new(
-            builder
-                .json()
-                .flatten_event(true)
-                .with_current_span(true)
-                .with_span_list(false)
-                .finish(),
-        )
+        Box::new(builder.json().flatten_event(true).with_current_span(true).with_span_list(false).finish())
     } else {
         Box::new(builder.with_ansi(std::io::stderr().is_terminal()).finish())
     })
@@ -90,10 +71,7 @@ mod tests {
     fn json_lines_carry_the_fields_of_event_and_span() {
         let captured = Captured::default();
         let writer = captured.clone();
-        let log = Log {
-            format: LogFormat::Json,
-            level: "info".into(),
-        };
+        let log = Log { format: LogFormat::Json, level: "info".into() };
         let subscriber = subscriber(&log, true, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
             let span = tracing::info_span!("request", request_id = "r1");
@@ -102,11 +80,8 @@ mod tests {
             tracing::info!(target: "hyper::client", "a library's detail");
         });
         let bytes = captured.0.lock().unwrap().clone();
-        let lines: Vec<serde_json::Value> = String::from_utf8(bytes)
-            .unwrap()
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let lines: Vec<serde_json::Value> =
+            String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert_eq!(lines[0]["message"], "done");
         assert_eq!(lines[0]["status"], 200);
@@ -115,18 +90,8 @@ mod tests {
 
     #[test]
     fn a_filter_may_ask_for_a_library() {
-        assert!(
-            filter("info,sqlx=debug")
-                .unwrap()
-                .to_string()
-                .contains("sqlx=debug")
-        );
-        assert!(
-            !filter("info,sqlx=debug")
-                .unwrap()
-                .to_string()
-                .contains("sqlx=warn")
-        );
+        assert!(filter("info,sqlx=debug").unwrap().to_string().contains("sqlx=debug"));
+        assert!(!filter("info,sqlx=debug").unwrap().to_string().contains("sqlx=warn"));
         assert!(filter("info").unwrap().to_string().contains("sqlx=warn"));
     }
 }

@@ -6,9 +6,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use tokio_util::sync::CancellationToken;
 
 /// Upper bounds in seconds: from a local hop to a slow start of an instance.
-const SECONDS: [f64; 14] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0,
-];
+const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
 
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -30,9 +28,7 @@ impl Metrics {
 
     /// A recorder of its own, for a test that shares its process with others.
     pub fn detached() -> Self {
-        Self {
-            handle: PrometheusBuilder::new().build_recorder().handle(),
-        }
+        Self { handle: PrometheusBuilder::new().build_recorder().handle() }
     }
 
     /// The text exposition format.
@@ -50,8 +46,7 @@ impl Metrics {
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {
-    PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+    PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
 }
 
 #[cfg(test)]
@@ -61,18 +56,13 @@ mod tests {
     #[test]
     fn durations_are_rendered_in_buckets() {
         let recorder = builder().unwrap().build_recorder();
-        let metrics = Metrics {
-            handle: recorder.handle(),
-        };
+        let metrics = Metrics { handle: recorder.handle() };
         metrics::with_local_recorder(&recorder, || {
             metrics::histogram!("call_seconds").record(0.003);
             metrics::counter!("calls_total").increment(1);
         });
         let text = metrics.render();
-        assert!(
-            text.contains("call_seconds_bucket{le=\"0.005\"} 1"),
-            "{text}"
-        );
+        assert!(text.contains("call_seconds_bucket{le=\"0.005\"} 1"), "{text}");
         assert!(text.contains("calls_total 1"), "{text}");
     }
 }
