@@ -1,0 +1,6 @@
+//! The data plane's front door: from a host name to a port inside an instance, without buffering.
+
+pub mod access;
+pub mod dial;
+pub mod proxy;
+pub mod route;
