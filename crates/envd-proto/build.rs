@@ -16,10 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     let descriptors = out_dir.join("descriptors.bin");
     let mut compiler = protox::Compiler::new([INCLUDE])?;
-    compiler
-        .include_imports(true)
-        .include_source_info(true)
-        .open_files(FILES)?;
+    compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
     std::fs::write(&descriptors, compiler.encode_file_descriptor_set())?;
 
     // The directives above say it all; the generator's own would watch a file this script writes.

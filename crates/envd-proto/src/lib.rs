@@ -58,10 +58,7 @@ pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 /// The service as envd serves it: messages up to [`MAX_MESSAGE_BYTES`], nothing compressed (envd does
 /// not, and a compressor between process and socket would swallow back-pressure).
 pub fn service(router: Router) -> ConnectRpcService {
-    let limits = Limits::default()
-        .with_max_request_body_size(MAX_MESSAGE_BYTES)
-        .with_max_message_size(MAX_MESSAGE_BYTES);
-    ConnectRpcService::new(router)
-        .with_compression_policy(CompressionPolicy::disabled())
-        .with_limits(limits)
+    let limits =
+        Limits::default().with_max_request_body_size(MAX_MESSAGE_BYTES).with_max_message_size(MAX_MESSAGE_BYTES);
+    ConnectRpcService::new(router).with_compression_policy(CompressionPolicy::disabled()).with_limits(limits)
 }

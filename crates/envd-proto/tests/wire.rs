@@ -7,8 +7,7 @@ use std::sync::Arc;
 use buffa::{Message, MessageField};
 use bytes::Bytes;
 use connectrpc::{
-    ConnectError, InboundStream, RequestContext, Response, Router, ServiceRequest, ServiceResult,
-    ServiceStream,
+    ConnectError, InboundStream, RequestContext, Response, Router, ServiceRequest, ServiceResult, ServiceStream,
 };
 use envd_proto::process::process_event::data_event::Output;
 use envd_proto::process::process_event::{DataEvent, EndEvent, Event, StartEvent};
@@ -22,9 +21,7 @@ use tower::ServiceExt;
 struct Echo;
 
 fn event(event: Event) -> StartResponse {
-    StartResponse {
-        event: MessageField::some(ProcessEvent { event: Some(event) }),
-    }
+    StartResponse { event: MessageField::some(ProcessEvent { event: Some(event) }) }
 }
 
 impl Process for Echo {
@@ -40,14 +37,8 @@ impl Process for Echo {
         let output = Output::Stdout(Bytes::from(request.process.cmd.clone()));
         let events = [
             Event::Start(StartEvent { pid: 7 }),
-            Event::Data(DataEvent {
-                output: Some(output),
-            }),
-            Event::End(EndEvent {
-                exited: true,
-                status: "exit status 0".into(),
-                ..Default::default()
-            }),
+            Event::Data(DataEvent { output: Some(output) }),
+            Event::End(EndEvent { exited: true, status: "exit status 0".into(), ..Default::default() }),
         ];
         Response::stream_ok(stream::iter(events).map(|e| Ok(event(e))))
     }
@@ -64,11 +55,7 @@ impl Process for Echo {
         }
     }
 
-    async fn list(
-        &self,
-        _: RequestContext,
-        _: ServiceRequest<'_, ListRequest>,
-    ) -> ServiceResult<ListResponse> {
+    async fn list(&self, _: RequestContext, _: ServiceRequest<'_, ListRequest>) -> ServiceResult<ListResponse> {
         Err(ConnectError::internal("not served here"))
     }
 
@@ -80,11 +67,7 @@ impl Process for Echo {
         Response::stream_ok(stream::empty())
     }
 
-    async fn update(
-        &self,
-        _: RequestContext,
-        _: ServiceRequest<'_, UpdateRequest>,
-    ) -> ServiceResult<UpdateResponse> {
+    async fn update(&self, _: RequestContext, _: ServiceRequest<'_, UpdateRequest>) -> ServiceResult<UpdateResponse> {
         Response::ok(UpdateResponse {})
     }
 
@@ -131,16 +114,9 @@ async fn call(method: &str, content_type: &str, body: impl Into<Bytes>) -> Reply
     let router = Router::new().add_service(Arc::new(Echo));
     let response = envd_proto::service(router).oneshot(request).await.unwrap();
     let status = response.status().as_u16();
-    let content_type = response.headers()["content-type"]
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    Reply {
-        status,
-        content_type,
-        body,
-    }
+    Reply { status, content_type, body }
 }
 
 fn envelope(flags: u8, payload: &[u8]) -> Vec<u8> {
@@ -150,8 +126,7 @@ fn envelope(flags: u8, payload: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_json_stream_is_what_the_sdks_parse() {
-    let request =
-        br#"{"process":{"cmd":"echo","args":["a"],"envs":{"K":"v"}},"stdin":false,"unheard":1}"#;
+    let request = br#"{"process":{"cmd":"echo","args":["a"],"envs":{"K":"v"}},"stdin":false,"unheard":1}"#;
     let reply = call("Start", "application/connect+json", envelope(0, request)).await;
 
     assert_eq!(reply.status, 200);
@@ -159,17 +134,11 @@ async fn a_json_stream_is_what_the_sdks_parse() {
     let expected = [
         envelope(0, br#"{"event":{"start":{"pid":7}}}"#),
         envelope(0, br#"{"event":{"data":{"stdout":"ZWNobw=="}}}"#),
-        envelope(
-            0,
-            br#"{"event":{"end":{"exited":true,"status":"exit status 0"}}}"#,
-        ),
+        envelope(0, br#"{"event":{"end":{"exited":true,"status":"exit status 0"}}}"#),
         envelope(2, b"{}"),
     ]
     .concat();
-    assert_eq!(
-        reply.body.escape_ascii().to_string(),
-        expected.escape_ascii().to_string()
-    );
+    assert_eq!(reply.body.escape_ascii().to_string(), expected.escape_ascii().to_string());
 }
 
 #[tokio::test]
@@ -197,16 +166,9 @@ async fn unary_calls_take_enum_names_numbers_and_line_breaks() {
 #[tokio::test]
 async fn unary_errors_are_json_with_their_http_status() {
     for content_type in ["application/json", "application/proto"] {
-        let body = if content_type.ends_with("json") {
-            &b"{}"[..]
-        } else {
-            b""
-        };
+        let body = if content_type.ends_with("json") { &b"{}"[..] } else { b"" };
         let reply = call("SendSignal", content_type, body).await;
-        assert_eq!(
-            (reply.status, reply.content_type.as_str()),
-            (404, "application/json")
-        );
+        assert_eq!((reply.status, reply.content_type.as_str()), (404, "application/json"));
         let error: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
         assert_eq!(error["code"], "not_found");
         assert_eq!(error["message"], "process with pid 7 not found");
@@ -218,10 +180,7 @@ async fn the_binary_codec_uses_the_published_field_numbers() {
     // process(1) { cmd(1) "ls" }, tag(3) "t", stdin(4) false: an explicit default is sent.
     let wire = [0x0a, 4, 0x0a, 2, b'l', b's', 0x1a, 1, b't', 0x20, 0];
     let request = StartRequest {
-        process: MessageField::some(ProcessConfig {
-            cmd: "ls".into(),
-            ..Default::default()
-        }),
+        process: MessageField::some(ProcessConfig { cmd: "ls".into(), ..Default::default() }),
         tag: Some("t".into()),
         stdin: Some(false),
         ..Default::default()
@@ -231,15 +190,9 @@ async fn the_binary_codec_uses_the_published_field_numbers() {
     let reply = call("Start", "application/connect+proto", envelope(0, &wire)).await;
     assert_eq!(reply.content_type, "application/connect+proto");
     // event(1) { start(1) { pid(1) 7 } }
-    assert_eq!(
-        &reply.body[..11],
-        &envelope(0, &[0x0a, 4, 0x0a, 2, 8, 7])[..]
-    );
+    assert_eq!(&reply.body[..11], &envelope(0, &[0x0a, 4, 0x0a, 2, 8, 7])[..]);
 
     // end(3) { exit_code(1) is zigzag: -1 is 1, exited(2) stays out as false }
-    let end = event(Event::End(EndEvent {
-        exit_code: -1,
-        ..Default::default()
-    }));
+    let end = event(Event::End(EndEvent { exit_code: -1, ..Default::default() }));
     assert_eq!(end.encode_to_vec(), [0x0a, 4, 0x1a, 2, 8, 1]);
 }

@@ -1,0 +1,55 @@
+//! Use cases over a [`Caller`](crate::auth::Caller): each operation reads as one function with one error path.
+
+pub mod keys;
+pub mod teams;
+
+use std::{ops::Deref, sync::Arc};
+
+use sqlx::PgPool;
+
+use crate::{
+    access::Access,
+    auth::{Authenticator, Tickets},
+    clock::SharedClock,
+    config::Config,
+    domain::credential::Peppers,
+    ids::Ids,
+    lifecycle::Lifecycle,
+    telemetry::metrics::Metrics,
+    upstream::Upstreams,
+};
+
+/// What the operations work with. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// The parts of [`App`], put together by [`bootstrap`](crate::bootstrap).
+pub struct Parts {
+    pub config: Arc<Config>,
+    pub pool: PgPool,
+    pub clock: SharedClock,
+    pub ids: Ids,
+    pub peppers: Arc<Peppers>,
+    pub auth: Authenticator,
+    pub tickets: Tickets,
+    pub upstreams: Upstreams,
+    pub access: Access,
+    pub lifecycle: Lifecycle,
+    pub metrics: Metrics,
+    /// The identity stamped on what this deployment makes in the cloud.
+    pub deployment: String,
+}
+
+impl App {
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

@@ -1,0 +1,397 @@
+//! Extractors whose rejections are problem documents that name the field at fault.
+
+use std::{marker::PhantomData, ops::Deref, sync::Arc};
+
+use axum::{
+    extract::{FromRequest, FromRequestParts, OptionalFromRequest, Request, rejection::PathRejection},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http::{StatusCode, header, request::Parts};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::request_log::RequestLog;
+use crate::{
+    app::App,
+    auth::Caller,
+    domain::scope::Permission,
+    error::{Code, Error, FieldError, Result},
+};
+
+/// A caller whose credential has the scope `P`: the permission is in the handler's signature.
+pub struct Authorized<P>(Arc<Caller>, PhantomData<P>);
+
+impl<P> Authorized<P> {
+    /// The caller itself, to hand on to a task.
+    #[must_use]
+    pub fn into_caller(self) -> Arc<Caller> {
+        self.0
+    }
+}
+
+impl<P> Deref for Authorized<P> {
+    type Target = Caller;
+    fn deref(&self) -> &Caller {
+        &self.0
+    }
+}
+
+impl<P: Permission> FromRequestParts<App> for Authorized<P> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+        let caller = authenticate(parts, app).await?;
+        caller.require_any(P::ANY_OF)?;
+        Ok(Self(caller, PhantomData))
+    }
+}
+
+/// A caller with any valid key.
+pub struct Authenticated(pub Arc<Caller>);
+
+impl FromRequestParts<App> for Authenticated {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+        authenticate(parts, app).await.map(Self)
+    }
+}
+
+async fn authenticate(parts: &Parts, app: &App) -> Result<Arc<Caller>> {
+    let caller = app.auth.authenticate(&parts.headers).await?;
+    if let Some(log) = parts.extensions.get::<RequestLog>() {
+        log.note_caller(&caller);
+    }
+    Ok(caller)
+}
+
+/// A JSON body, or a JSON answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self> {
+        let is_json = content_type_is_json(&request);
+        let body = read_body(request, app).await?;
+        if !is_json {
+            let detail = "Send the body with `Content-Type: application/json`.";
+            return Err(Error::new(Code::UnsupportedMediaType, detail));
+        }
+        from_json(&body).map(Self)
+    }
+}
+
+/// A JSON body that may be left out altogether.
+impl<T: DeserializeOwned> OptionalFromRequest<App> for Json<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, app: &App) -> Result<Option<Self>> {
+        let is_json = content_type_is_json(&request);
+        let body = read_body(request, app).await?;
+        if body.is_empty() {
+            return Ok(None);
+        }
+        if !is_json {
+            let detail = "Send the body with `Content-Type: application/json`, or none.";
+            return Err(Error::new(Code::UnsupportedMediaType, detail));
+        }
+        from_json(&body).map(|value| Some(Self(value)))
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+            Err(error) => Error::internal(error).into_response(),
+        }
+    }
+}
+
+fn content_type_is_json(request: &Request) -> bool {
+    let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
+}
+
+async fn read_body(request: Request, app: &App) -> Result<Bytes> {
+    let limit = usize::try_from(app.config.server.max_json_body).unwrap_or(usize::MAX);
+    let limited = http_body_util::Limited::new(request.into_body(), limit);
+    match http_body_util::BodyExt::collect(limited).await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Error::new(
+            Code::BodyTooLarge,
+            format!("JSON bodies may have up to {limit} bytes here. Send large content through the files endpoints."),
+        )
+        .with_limit("max_json_body", limit as u64, limit as u64)),
+        Err(error) => {
+            Err(Error::new(Code::InvalidRequest, "The body could not be read to its end.").with_source(error))
+        }
+    }
+}
+
+/// Parses JSON, telling text that is not JSON from JSON that does not fit.
+///
+/// # Errors
+/// `malformed_json`, or `validation_failed` with the field's path.
+pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value: T = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| describe(&error))?;
+    deserializer.end().map_err(|error| malformed(&error))?;
+    Ok(value)
+}
+
+fn malformed(error: &serde_json::Error) -> Error {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    Error::new(Code::MalformedJson, format!("The body is not valid JSON ({place})."))
+}
+
+fn describe(error: &serde_path_to_error::Error<serde_json::Error>) -> Error {
+    let inner = error.inner();
+    if !inner.is_data() {
+        return malformed(inner);
+    }
+    let (field, message) = field_and_message(&error.path().to_string(), &inner.to_string());
+    Error::field(field, message)
+}
+
+/// serde reports an unknown or missing field at its parent: the field itself is named instead.
+fn field_and_message(path: &str, text: &str) -> (String, String) {
+    let text = text.split(" at line ").next().unwrap_or(text);
+    let quoted = text.split('`').nth(1);
+    let join = |name: &str| match path {
+        "." | "" => name.to_owned(),
+        path if path.ends_with(name) => path.to_owned(),
+        path => format!("{path}.{name}"),
+    };
+    match quoted {
+        Some(name) if text.starts_with("unknown field") => {
+            let known = text.split_once(", expected ").map_or("none is known here", |(_, known)| known);
+            (join(name), format!("unknown field; known: {}", known.trim_start_matches("one of ").replace('`', "")))
+        }
+        Some(name) if text.starts_with("missing field") => (join(name), "this field is required".to_owned()),
+        _ => (if path == "." { "body".to_owned() } else { path.to_owned() }, text.to_owned()),
+    }
+}
+
+/// Path parameters. An id that cannot be one is an unknown one.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+        match axum::extract::Path::<T>::from_request_parts(parts, app).await {
+            Ok(axum::extract::Path(value)) => Ok(Self(value)),
+            Err(PathRejection::FailedToDeserializePathParams(_)) => Err(Error::not_found("resource")),
+            Err(other) => Err(Error::internal(other)),
+        }
+    }
+}
+
+/// Query parameters, read by name; what is left over is an error that names it.
+pub struct Query<T>(pub T);
+
+/// A type that is read from query parameters.
+pub trait FromQuery: Sized {
+    /// # Errors
+    /// Errors collected in the reader are reported together by [`Query`]; this returns only what cannot be collected.
+    fn from_query(query: &mut QueryReader) -> Self;
+}
+
+impl<T: FromQuery> FromRequestParts<App> for Query<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
+        let mut reader = QueryReader::new(parts.uri.query().unwrap_or_default());
+        let value = T::from_query(&mut reader);
+        reader.finish().map(|()| Self(value))
+    }
+}
+
+/// The parameters of a query, taken out one by one.
+pub struct QueryReader {
+    pairs: Vec<(String, String)>,
+    errors: Vec<FieldError>,
+}
+
+impl QueryReader {
+    #[must_use]
+    pub fn new(query: &str) -> Self {
+        let pairs = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        Self { pairs, errors: Vec::new() }
+    }
+
+    /// All values of a parameter, repeated or separated by commas.
+    pub fn list(&mut self, name: &str) -> Vec<String> {
+        let split = |text: String| text.split(',').map(str::to_owned).filter(|one| !one.is_empty()).collect::<Vec<_>>();
+        self.take(name).into_iter().flat_map(split).collect()
+    }
+
+    /// All values of a parameter, parsed; those that do not parse are reported.
+    pub fn parsed_list<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, name: &str) -> Vec<T> {
+        self.list(name).into_iter().filter_map(|text| self.parse(name, &text)).collect()
+    }
+
+    /// A parameter that stands at most once, verbatim.
+    pub fn text(&mut self, name: &str) -> Option<String> {
+        let mut values = self.take(name);
+        if values.len() > 1 {
+            self.error(name, "may be given once only");
+        }
+        values.pop()
+    }
+
+    /// A parameter that stands at most once, parsed.
+    pub fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, name: &str) -> Option<T> {
+        let text = self.text(name)?;
+        self.parse(name, &text)
+    }
+
+    /// A duration (see [`crate::domain::duration`]).
+    pub fn duration(&mut self, name: &str) -> Option<crate::domain::duration::Seconds> {
+        let text = self.text(name)?;
+        crate::domain::duration::Seconds::parse(&text).map_err(|error| self.error(name, error.to_string())).ok()
+    }
+
+    /// Parameters of the form `prefix.key=value`.
+    pub fn prefixed(&mut self, prefix: &str) -> Vec<(String, String)> {
+        let dotted = format!("{prefix}.");
+        let (taken, left) =
+            std::mem::take(&mut self.pairs).into_iter().partition(|(name, _)| name.starts_with(&dotted));
+        self.pairs = left;
+        let taken: Vec<(String, String)> = taken;
+        taken.into_iter().map(|(name, value)| (name[dotted.len()..].to_owned(), value)).collect()
+    }
+
+    /// `limit` and `cursor`.
+    pub fn page(&mut self) -> crate::domain::page::PageRequest {
+        use crate::domain::page::{DEFAULT_LIMIT, MAX_LIMIT, PageRequest, decode_cursor};
+        let limit = self.parsed::<u32>("limit").unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            self.error("limit", format!("must lie between 1 and {MAX_LIMIT}"));
+        }
+        let before = self.text("cursor").and_then(|cursor| {
+            let id = decode_cursor(&cursor);
+            if id.is_none() {
+                self.error("cursor", "is not a cursor of this list");
+            }
+            id
+        });
+        PageRequest { limit, before }
+    }
+
+    pub fn error(&mut self, name: &str, message: impl Into<String>) {
+        self.errors.push(FieldError { field: name.to_owned(), message: message.into() });
+    }
+
+    fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, name: &str, text: &str) -> Option<T> {
+        text.parse().map_err(|error: T::Err| self.error(name, error.to_string())).ok()
+    }
+
+    fn take(&mut self, name: &str) -> Vec<String> {
+        let (taken, left) = std::mem::take(&mut self.pairs).into_iter().partition(|(key, _)| key == name);
+        self.pairs = left;
+        let taken: Vec<(String, String)> = taken;
+        taken.into_iter().map(|(_, value)| value).collect()
+    }
+
+    fn finish(mut self) -> Result<()> {
+        for (name, _) in std::mem::take(&mut self.pairs) {
+            self.error(&name, "unknown query parameter");
+        }
+        if self.errors.is_empty() { Ok(()) } else { Err(Error::fields(self.errors)) }
+    }
+}
+
+/// A page of a list.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct List<T> {
+    pub items: Vec<T>,
+    /// Pass it as `cursor` for the next page; null on the last one.
+    pub next_cursor: Option<String>,
+}
+
+impl<T> List<T> {
+    /// From a page of the application's type.
+    pub fn of<U>(page: crate::domain::page::Page<U>, dto: impl FnMut(U) -> T) -> Self {
+        let page = page.map(dto);
+        Self { items: page.items, next_cursor: page.next.as_deref().map(crate::domain::page::encode_cursor) }
+    }
+}
+
+impl<T: Serialize> IntoResponse for List<T> {
+    fn into_response(self) -> Response {
+        (StatusCode::OK, Json(self)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Body {
+        #[allow(dead_code, reason = "only its errors are looked at")]
+        name: String,
+        #[allow(dead_code, reason = "only its errors are looked at")]
+        #[serde(default)]
+        probe: Option<Probe>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Probe {
+        #[allow(dead_code, reason = "only its errors are looked at")]
+        port: u16,
+    }
+
+    fn field_of(body: &str) -> String {
+        let error = from_json::<Body>(body.as_bytes()).unwrap_err();
+        assert_eq!(error.code(), Code::ValidationFailed, "{error}");
+        error.inner().fields[0].field.clone()
+    }
+
+    #[test]
+    fn the_field_at_fault_is_named() {
+        assert_eq!(field_of(r#"{"name": 1}"#), "name");
+        assert_eq!(field_of(r#"{}"#), "name");
+        assert_eq!(field_of(r#"{"name": "a", "colour": 1}"#), "colour");
+        assert_eq!(field_of(r#"{"name": "a", "probe": {"port": "x"}}"#), "probe.port");
+        assert_eq!(field_of(r#"{"name": "a", "probe": {"port": 1, "prot": 2}}"#), "probe.prot");
+        assert_eq!(field_of(r#"{"name": "a", "probe": {}}"#), "probe.port");
+        assert_eq!(field_of("[]"), "body");
+    }
+
+    #[test]
+    fn what_is_not_json_is_malformed() {
+        for text in ["", "{", "{\"name\": \"a\"} x"] {
+            assert_eq!(from_json::<Body>(text.as_bytes()).unwrap_err().code(), Code::MalformedJson, "{text}");
+        }
+    }
+
+    #[test]
+    fn left_over_parameters_are_errors() {
+        let mut reader = QueryReader::new("id=a,b&id=c&tag.x=1&limit=0&q=1");
+        assert_eq!(reader.list("id"), ["a", "b", "c"]);
+        assert_eq!(reader.prefixed("tag"), [("x".to_owned(), "1".to_owned())]);
+        reader.page();
+        let error = reader.finish().unwrap_err();
+        let fields: Vec<_> = error.inner().fields.iter().map(|field| field.field.as_str()).collect();
+        assert_eq!(fields, ["limit", "q"]);
+    }
+
+    proptest! {
+        #[test]
+        fn reading_queries_never_panics(query in "\\PC{0,60}") {
+            let mut reader = QueryReader::new(&query);
+            reader.page();
+            reader.prefixed("metadata");
+            let _ = reader.finish();
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The HTTP surface.
+
+pub mod extract;
+pub mod health;
+pub mod openapi;
+pub mod problem;
+pub mod request_log;
+pub mod v1;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, State},
+    middleware,
+    response::IntoResponse,
+    routing::get,
+};
+use http::{HeaderName, HeaderValue, Method, header};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowOrigin, CorsLayer},
+    set_header::SetResponseHeaderLayer,
+};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
+
+use crate::{
+    app::App,
+    config::Server,
+    error::{Code, Error},
+};
+
+/// Every documented route.
+pub(crate) fn api() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::Base::openapi()).merge(health::routes()).merge(v1::routes())
+}
+
+/// The whole server: routes and layers.
+pub fn router(app: &App) -> Router {
+    let (routes, document) = api().split_for_parts();
+    let swagger = SwaggerUi::new("/docs")
+        .url("/openapi.json", document)
+        .config(SwaggerConfig::from("/openapi.json").persist_authorization(true).try_it_out_enabled(true));
+    routes
+        .merge(swagger)
+        .route("/metrics", get(metrics))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        // Bodies are limited where they are read: JSON by configuration, files not at all.
+        .layer(DefaultBodyLimit::disable())
+        // A panic becomes a problem document instead of a cut connection.
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            Error::internal("a handler panicked").into_response()
+        }))
+        // Browsers on configured origins may call; inside the log so that preflights are seen.
+        .layer(cors(&app.config.server))
+        .layer(SetResponseHeaderLayer::if_not_present(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ))
+        // Outermost: everything above is logged, and carries the request id.
+        .layer(middleware::from_fn(request_log::layer))
+        .with_state(app.clone())
+}
+
+fn cors(server: &Server) -> CorsLayer {
+    let origins = server.cors_origins.clone();
+    let allowed = move |origin: &HeaderValue| {
+        origin.to_str().is_ok_and(|origin| origins.iter().any(|allowed| allowed.matches(origin)))
+    };
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(move |origin, _| allowed(origin)))
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers(
+            ["authorization", "content-type", "x-api-key", "x-request-id", "idempotency-key", "last-event-id", "range"]
+                .map(HeaderName::from_static),
+        )
+        .expose_headers(
+            ["x-request-id", "retry-after", "ratelimit", "ratelimit-policy", "idempotency-replayed", "content-range"]
+                .map(HeaderName::from_static),
+        )
+}
+
+/// Prometheus metrics, for holders of any key; scrapers without one use the listener of `server.metrics_listen`.
+async fn metrics(State(app): State<App>, _: extract::Authenticated) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render())
+}
+
+async fn unknown_path() -> Error {
+    Error::new(Code::NotFound, "There is nothing at this path. The paths are listed at /docs.")
+}
+
+async fn unknown_method() -> Error {
+    Error::new(Code::MethodNotAllowed, "This path does not take that method. See /docs.")
+}

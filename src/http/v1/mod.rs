@@ -1,0 +1,14 @@
+//! The gateway's own API, version 1: DTOs and handlers of about ten lines.
+
+mod keys;
+mod me;
+mod teams;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::App;
+
+/// The routes under `/v1`.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().merge(me::routes()).merge(teams::routes()).merge(keys::routes())
+}

@@ -1,0 +1,182 @@
+//! Teams, for administrators.
+
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    app::{self, App},
+    domain::{
+        page::PageRequest,
+        scope::scope,
+        team::{Grants, Quotas, Team},
+    },
+    error::Result,
+    http::{
+        extract::{Authorized, FromQuery, Json, List, Path, Query, QueryReader},
+        openapi::Failures,
+    },
+    ids::TeamId,
+};
+
+/// A team.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Team)]
+pub struct TeamDto {
+    pub id: TeamId,
+    pub name: String,
+    pub quotas: Quotas,
+    pub grants: Grants,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+impl From<Team> for TeamDto {
+    fn from(team: Team) -> Self {
+        Self {
+            id: team.id,
+            name: team.name,
+            quotas: team.quotas,
+            grants: team.grants,
+            created_at: team.created_at,
+            updated_at: team.updated_at,
+        }
+    }
+}
+
+/// A team to be made. Quotas that are left out have defaults; grants that are left out grant next to nothing.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateTeam {
+    #[schema(min_length = 1, max_length = 50)]
+    pub name: String,
+    #[serde(default)]
+    pub quotas: QuotasPatch,
+    #[serde(default)]
+    pub grants: Grants,
+}
+
+/// What is left out stays as it is. Grants are replaced as a whole.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateTeam {
+    #[serde(default)]
+    pub quotas: QuotasPatch,
+    pub grants: Option<Grants>,
+}
+
+/// Quotas to change.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuotasPatch {
+    pub max_instances: Option<u32>,
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub max_lifetime_seconds: Option<std::num::NonZeroU32>,
+    pub max_execs: Option<u32>,
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub requests_per_second: Option<std::num::NonZeroU32>,
+    pub instance_seconds_per_day: Option<u64>,
+}
+
+impl QuotasPatch {
+    fn apply(&self, quotas: &mut Quotas) {
+        let set = |slot: &mut u32, value: Option<u32>| {
+            if let Some(value) = value {
+                *slot = value;
+            }
+        };
+        set(&mut quotas.max_instances, self.max_instances);
+        set(&mut quotas.max_lifetime_seconds, self.max_lifetime_seconds.map(Into::into));
+        set(&mut quotas.max_execs, self.max_execs);
+        set(&mut quotas.requests_per_second, self.requests_per_second.map(Into::into));
+        if self.instance_seconds_per_day.is_some() {
+            quotas.instance_seconds_per_day = self.instance_seconds_per_day;
+        }
+    }
+}
+
+/// Paging.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// How many items at most.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    #[allow(dead_code, reason = "documentation; `page` holds what was read")]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[allow(dead_code, reason = "documentation; `page` holds what was read")]
+    cursor: Option<String>,
+    #[param(ignore)]
+    pub page: PageRequest,
+}
+
+impl FromQuery for PageQuery {
+    fn from_query(query: &mut QueryReader) -> Self {
+        Self { limit: None, cursor: None, page: query.page() }
+    }
+}
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(create_team, list_teams)).routes(routes!(get_team, update_team))
+}
+
+/// Adds a team.
+#[utoipa::path(post, path = "/v1/teams", operation_id = "create_team", tag = "teams", request_body = CreateTeam,
+    responses((status = 201, body = TeamDto), Failures))]
+async fn create_team(
+    State(app): State<App>,
+    caller: Authorized<scope::Admin>,
+    Json(body): Json<CreateTeam>,
+) -> Result<(StatusCode, Json<TeamDto>)> {
+    caller.require_unbound()?;
+    let mut quotas = Quotas::default();
+    body.quotas.apply(&mut quotas);
+    let team = app::teams::create(&app.pool, &app.ids, &body.name, &quotas, &body.grants).await?;
+    Ok((StatusCode::CREATED, Json(team.into())))
+}
+
+/// All teams, newest first.
+#[utoipa::path(get, path = "/v1/teams", operation_id = "list_teams", tag = "teams", params(PageQuery),
+    responses((status = 200, body = List<TeamDto>), Failures))]
+async fn list_teams(
+    State(app): State<App>,
+    _: Authorized<scope::Admin>,
+    Query(query): Query<PageQuery>,
+) -> Result<List<TeamDto>> {
+    Ok(List::of(app::teams::list(&app.pool, &query.page).await?, TeamDto::from))
+}
+
+/// One team.
+#[utoipa::path(get, path = "/v1/teams/{id}", operation_id = "get_team", tag = "teams",
+    params(("id" = TeamId, Path)), responses((status = 200, body = TeamDto), Failures))]
+async fn get_team(
+    State(app): State<App>,
+    _: Authorized<scope::Admin>,
+    Path(id): Path<TeamId>,
+) -> Result<Json<TeamDto>> {
+    Ok(Json(app::teams::get(&app.pool, id.as_str()).await?.into()))
+}
+
+/// Changes a team's quotas and grants; in force within a second.
+#[utoipa::path(patch, path = "/v1/teams/{id}", operation_id = "update_team", tag = "teams",
+    params(("id" = TeamId, Path)), request_body = UpdateTeam, responses((status = 200, body = TeamDto), Failures))]
+async fn update_team(
+    State(app): State<App>,
+    caller: Authorized<scope::Admin>,
+    Path(id): Path<TeamId>,
+    Json(body): Json<UpdateTeam>,
+) -> Result<Json<TeamDto>> {
+    caller.require_unbound()?;
+    let team = app::teams::update(&app.pool, &id, |quotas, grants| {
+        body.quotas.apply(quotas);
+        if let Some(new) = body.grants {
+            *grants = new;
+        }
+    })
+    .await?;
+    app.auth.forget_all();
+    Ok(Json(team.into()))
+}

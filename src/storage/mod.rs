@@ -1,0 +1,39 @@
+//! Postgres. The only room with SQL: compile-time checked queries over a connection, so that callers compose transactions.
+//!
+//! A function takes the [`TeamId`](crate::ids::TeamId) whose rows it may touch; those named `system_*` and the look-up of
+//! credentials see every team's.
+
+pub mod instances;
+pub mod keys;
+pub mod teams;
+pub mod tickets;
+
+use sqlx::{PgPool, migrate::Migrator};
+
+/// The migrations, compiled in.
+pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// Brings the schema up to date. Safe to run from several replicas at once (it takes an advisory lock).
+///
+/// # Errors
+/// When the database cannot be reached, or holds migrations this version does not know.
+pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
+    MIGRATIONS.run(pool).await
+}
+
+/// The identity that this deployment stamps on what it makes in the cloud.
+///
+/// # Errors
+/// When the database fails.
+pub async fn deployment_id(connection: &mut sqlx::PgConnection) -> sqlx::Result<String> {
+    sqlx::query_scalar!("SELECT id FROM deployment").fetch_one(connection).await
+}
+
+/// How many migrations the database has seen.
+///
+/// # Errors
+/// When the database fails.
+pub async fn applied_migrations(pool: &PgPool) -> sqlx::Result<usize> {
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations WHERE success").fetch_one(pool).await?;
+    Ok(usize::try_from(count).unwrap_or_default())
+}

@@ -1,0 +1,41 @@
+//! Clients from configuration.
+
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
+
+use ags_client::{AgsClient, Credential, Rates, Settings, StaticCredentials};
+use anyhow::Context;
+
+use super::Upstream;
+use crate::config;
+
+const USER_AGENT: &str = concat!("ags-gateway/", env!("CARGO_PKG_VERSION"));
+
+pub(super) fn upstream(config: &config::Upstream) -> anyhow::Result<Upstream> {
+    let named = || format!("upstream {:?}", config.name);
+    Ok(Upstream { control: control(config).with_context(named)?, config: config.clone() })
+}
+
+fn control(config: &config::Upstream) -> anyhow::Result<AgsClient> {
+    let mut http = reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .connect_timeout(config.connect_timeout)
+        .tls_danger_accept_invalid_certs(config.skip_ssl_verify)
+        .no_proxy();
+    if let Some(address) = &config.endpoint_connect_to {
+        let host = config.endpoint.host_str().context("the endpoint has no host")?;
+        let address: SocketAddr = address.parse().context("endpoint_connect_to is not an address and port")?;
+        http = http.resolve(host, address);
+    }
+    let mut settings = Settings::new(config.endpoint.clone(), &config.region);
+    settings.language.clone_from(&config.language);
+    settings.attempt_timeout = config.attempt_timeout;
+    settings.deadline = config.deadline;
+    settings.rates = Rates::uniform(NonZeroU32::new(config.qps).context("qps must be above zero")?);
+    let credentials = &config.credentials;
+    let credential = Credential {
+        secret_id: credentials.secret_id.clone(),
+        secret_key: credentials.secret_key.clone(),
+        token: credentials.token.clone(),
+    };
+    Ok(AgsClient::new(settings, http.build()?, Arc::new(StaticCredentials(credential)))?)
+}

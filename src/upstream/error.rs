@@ -1,0 +1,78 @@
+//! What the cloud's failures mean to callers. The cloud's own texts stay in the log; its codes and request ids get through.
+
+use std::time::Duration;
+
+use ags_client::{AgsError, ErrorKind, Stage, codes};
+
+use crate::error::{Code, Error};
+
+impl From<AgsError> for Error {
+    fn from(error: AgsError) -> Self {
+        let (code, detail) = classify(&error);
+        let retryable = error.retryable();
+        let upstream = (error.code().map(str::to_owned), error.request_id().map(str::to_owned));
+        let mut mapped = Self::new(code, detail).retryable(retryable).with_upstream(upstream.0, upstream.1);
+        if retryable {
+            mapped = mapped.with_retry_after(Duration::from_secs(1));
+        }
+        mapped.with_source(error)
+    }
+}
+
+fn classify(error: &AgsError) -> (Code, String) {
+    if error.rate_limited() {
+        return (Code::UpstreamThrottled, "The cloud limits the account's call rate. Try again shortly.".into());
+    }
+    if error.quota_exceeded() {
+        let detail =
+            "The cloud account's own quota is used up. Stop what is not needed, or ask the operators for more.";
+        return (Code::QuotaExceeded, detail.into());
+    }
+    if error.auth_failed() {
+        let detail = "The cloud refused the gateway's credentials, or they do not permit this. Tell its operators.";
+        return (Code::UpstreamError, detail.into());
+    }
+    if error.not_found() {
+        return (Code::NotFound, "The cloud does not know this any more.".into());
+    }
+    match error.kind() {
+        ErrorKind::Timeout(Stage::Answer, _) => {
+            (Code::UpstreamTimeout, "The cloud did not answer in time. It may still have done what was asked.".into())
+        }
+        ErrorKind::Timeout(..) => {
+            (Code::UpstreamThrottled, "Too many calls to the cloud are waiting. Try again.".into())
+        }
+        ErrorKind::Connect(_) | ErrorKind::Exchange(_) => {
+            (Code::UpstreamUnavailable, "The cloud cannot be reached at the moment.".into())
+        }
+        ErrorKind::Api { code, .. } => by_api_code(code),
+        _ => (Code::UpstreamError, "The cloud answered with something unexpected.".into()),
+    }
+}
+
+fn by_api_code(code: &str) -> (Code, String) {
+    let is = |parent: &str| codes::is(code, parent);
+    let hint = match code {
+        "InvalidParameterValue.RoleArn" | "MissingParameter.RoleArn" => "Check `role_arn`.",
+        "InvalidParameterValue.SubnetId" | "MissingParameter.VPCParameters" => "Check `network.subnet_ids`.",
+        "InvalidParameterValue.SecurityGroupId" => "Check `network.security_group_ids`.",
+        "InvalidParameterValue.StorageMount" => "Check `storage_mounts`.",
+        "InvalidParameterValue.MountOption" => "Check `mounts`: each must name a storage mount of the tool.",
+        "InvalidParameterValue.Timeout" => "Check `timeout`.",
+        "InvalidParameterValue.ToolType" => "Check `type`.",
+        "FailedOperation.StorageMount" => "Mounting the storage failed: check that it exists and the role may read it.",
+        _ => "",
+    };
+    let (code, text) = if is("InvalidParameter") || is("InvalidParameterValue") || is("MissingParameter") {
+        (Code::ValidationFailed, "The cloud refused a parameter.")
+    } else if is("ResourceInUse") {
+        (Code::ToolInUse, "The cloud says that it is still in use.")
+    } else if is("UnsupportedOperation") {
+        (Code::InvalidState, "The cloud does not support this in the present state.")
+    } else if is("ResourceUnavailable") || is("ResourceInsufficient") {
+        (Code::UpstreamUnavailable, "The cloud has no capacity for this now, or the tool is not usable.")
+    } else {
+        (Code::UpstreamError, "The cloud failed.")
+    };
+    (code, format!("{text} {hint}").trim_end().to_owned())
+}
