@@ -1,1 +1,27 @@
 //! Client of the sandbox data plane: processes, terminals, filesystem and files.
+//!
+//! A [`Transport`] is made once per region and shared; an [`EnvdClient`] is made per instance, or
+//! per call. RPCs go out as Connect in binary protobuf over HTTP/1.1 (with framing of our own: `rpc.rs`
+//! says why), file contents over envd's plain HTTP. Streams have no total time limit, only one on
+//! silence, and end at both sides when they are dropped. Nothing is retried here: [`EnvdError`] tells
+//! whether a retry is safe.
+
+mod client;
+mod connector;
+mod endpoint;
+mod error;
+mod files;
+mod filesystem;
+mod frame;
+mod idle;
+mod process;
+mod rpc;
+mod transport;
+
+pub use client::EnvdClient;
+pub use endpoint::{ENVD_PORT, Endpoint};
+pub use error::{EnvdError, EnvdErrorKind};
+pub use files::{Download, DownloadBody, UploadedFile};
+pub use filesystem::{EntryInfo, EntryKind};
+pub use process::{EventStream, Input, ProcessEvent, ProcessInfo, PtySize, Selector, Signal, StartSpec};
+pub use transport::{Body, Transport, TransportSettings, empty, full, stream};
