@@ -1,14 +1,20 @@
 //! Response bodies, and the ways in which they break off.
 
 use std::convert::Infallible;
+use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
+use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// How long the bytes before a cut have to reach the socket.
+const DELIVERY: Duration = Duration::from_millis(10);
 
 /// Why a body or a connection ended early.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +61,7 @@ pub fn linked(body: Body, links: &CancellationToken) -> Body {
 
 /// Breaks the body off after `bytes`.
 pub fn cut_after(body: Body, bytes: u64) -> Body {
-    CutAfter { body, left: bytes }.boxed_unsync()
+    CutAfter { body, left: bytes, delivery: None }.boxed_unsync()
 }
 
 struct Linked {
@@ -68,7 +74,6 @@ impl HttpBody for Linked {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        use std::future::Future as _;
         if self.gone.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Some(Err(Broken::OnPurpose)));
         }
@@ -87,6 +92,8 @@ impl HttpBody for Linked {
 struct CutAfter {
     body: Body,
     left: u64,
+    /// Runs once the last byte was given; an error right behind it would keep it from being sent.
+    delivery: Option<Pin<Box<Sleep>>>,
 }
 
 impl HttpBody for CutAfter {
@@ -95,6 +102,8 @@ impl HttpBody for CutAfter {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if self.left == 0 {
+            let delivery = self.delivery.get_or_insert_with(|| Box::pin(tokio::time::sleep(DELIVERY)));
+            ready!(delivery.as_mut().poll(cx));
             return Poll::Ready(Some(Err(Broken::OnPurpose)));
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));

@@ -4,9 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -178,7 +178,17 @@ fn host(request: &Request<Incoming>) -> String {
     header.or(authority).unwrap_or_default().to_owned()
 }
 
-/// The whole body; `None` when it is larger than `limit` or breaks off.
-async fn collect(body: Incoming, limit: usize) -> Option<Bytes> {
-    Limited::new(body, limit).collect().await.ok().map(|collected| collected.to_bytes())
+/// The whole body; `None` when it breaks off or is larger than `limit`. What is beyond the limit is read and
+/// thrown away, as a client that is still sending would not see the answer.
+async fn collect(mut body: Incoming, limit: usize) -> Option<Bytes> {
+    let mut collected = BytesMut::new();
+    let mut fits = true;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.ok()?.into_data() else { continue };
+        fits = fits && collected.len() + data.len() <= limit;
+        if fits {
+            collected.extend_from_slice(&data);
+        }
+    }
+    fits.then(|| collected.freeze())
 }

@@ -104,7 +104,7 @@ impl Cloud {
             Some(Instead::Drop) => return Err(Broken::OnPurpose),
             Some(Instead::Http { status, body }) => return Ok(bare(status, body)),
             Some(Instead::Error { code, message }) => outcome.result = Err(ApiError::new(code, message)),
-            None => match self.admit_signed(&call).and_then(|caller| Ok((caller, params?))) {
+            None => match params.and_then(|params| Ok((self.admit_signed(&call)?, params))) {
                 Err(error) => outcome.result = Err(error),
                 Ok((caller, params)) => {
                     outcome.by = caller.to_string();
