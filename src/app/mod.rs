@@ -1,5 +1,6 @@
 //! Use cases over a [`Caller`](crate::auth::Caller): each operation reads as one function with one error path.
 
+pub mod instances;
 pub mod keys;
 pub mod teams;
 

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
 
 use ags_client::{AgsClient, Credential, Rates, Settings, StaticCredentials};
 use anyhow::Context;
+use envd_client::{Endpoint, Transport, TransportSettings};
+use http::uri::{Authority, Scheme};
 
 use super::Upstream;
 use crate::config;
@@ -12,7 +14,11 @@ const USER_AGENT: &str = concat!("ags-gateway/", env!("CARGO_PKG_VERSION"));
 
 pub(super) fn upstream(config: &config::Upstream) -> anyhow::Result<Upstream> {
     let named = || format!("upstream {:?}", config.name);
-    Ok(Upstream { control: control(config).with_context(named)?, config: config.clone() })
+    Ok(Upstream {
+        control: control(config).with_context(named)?,
+        data: data(config).with_context(named)?,
+        config: config.clone(),
+    })
 }
 
 fn control(config: &config::Upstream) -> anyhow::Result<AgsClient> {
@@ -38,4 +44,14 @@ fn control(config: &config::Upstream) -> anyhow::Result<AgsClient> {
         token: credentials.token.clone(),
     };
     Ok(AgsClient::new(settings, http.build()?, Arc::new(StaticCredentials(credential)))?)
+}
+
+fn data(config: &config::Upstream) -> anyhow::Result<Transport> {
+    let scheme: Scheme = config.scheme.parse().context("scheme")?;
+    let domain: Authority = config.domain.parse().context("domain")?;
+    let mut endpoint = Endpoint::new(scheme, domain);
+    endpoint.connect_to = config.connect_to.as_deref().map(str::parse).transpose().context("connect_to")?;
+    endpoint.skip_ssl_verify = config.skip_ssl_verify;
+    let settings = TransportSettings { connect_timeout: config.connect_timeout, ..TransportSettings::default() };
+    Ok(Transport::new(endpoint, settings)?)
 }

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use ags_client::{AgsError, ErrorKind, Stage, codes};
+use envd_client::{EnvdError, EnvdErrorKind};
 
-use crate::error::{Code, Error};
+use crate::{
+    domain::instance::Instance,
+    error::{Code, Error},
+};
 
 impl From<AgsError> for Error {
     fn from(error: AgsError) -> Self {
@@ -75,4 +79,36 @@ fn by_api_code(code: &str) -> (Code, String) {
         (Code::UpstreamError, "The cloud failed.")
     };
     (code, format!("{text} {hint}").trim_end().to_owned())
+}
+
+/// The error for a call into an instance that failed.
+#[must_use]
+pub fn in_instance(instance: &Instance, error: EnvdError) -> Error {
+    let said = error.daemon_message().map(str::to_owned);
+    let or = |text: &str| said.clone().unwrap_or_else(|| text.to_owned());
+    let mapped = match error.kind() {
+        EnvdErrorKind::NotFound => Error::new(Code::NotFound, or("There is no such thing in the sandbox.")),
+        EnvdErrorKind::InvalidUser => Error::field("user", or("no such user in the sandbox")),
+        EnvdErrorKind::InvalidArgument => Error::new(Code::ValidationFailed, or("The sandbox refused an argument.")),
+        EnvdErrorKind::AlreadyExists => Error::new(Code::AlreadyExists, or("It exists already.")),
+        EnvdErrorKind::PermissionDenied => {
+            Error::new(Code::PermissionDenied, or("The sandbox's user may not do this."))
+        }
+        EnvdErrorKind::FailedPrecondition => {
+            Error::new(Code::InvalidState, or("The sandbox's state does not allow it."))
+        }
+        EnvdErrorKind::NoSpace => Error::new(Code::NoSpace, "The sandbox's disk is full. Remove files and try again."),
+        EnvdErrorKind::Deadline => Error::new(Code::UpstreamTimeout, "The sandbox did not answer in time."),
+        EnvdErrorKind::ResourceExhausted => {
+            Error::new(Code::UpstreamThrottled, or("The sandbox is asked for too much."))
+        }
+        EnvdErrorKind::Unavailable | EnvdErrorKind::Gone => {
+            let detail = "The sandbox cannot be reached: it may have just ended, or its daemon does not answer.";
+            Error::new(Code::UpstreamUnavailable, detail)
+        }
+        EnvdErrorKind::Unauthenticated => Error::new(Code::UpstreamError, "The sandbox refused the gateway's token."),
+        _ => Error::new(Code::UpstreamError, or("The sandbox's daemon failed.")),
+    };
+    let retryable = error.retryable();
+    mapped.retryable(retryable).with_sandbox(instance.reference()).with_source(error)
 }

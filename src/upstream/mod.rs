@@ -6,6 +6,7 @@ pub mod error;
 use std::{collections::BTreeMap, sync::Arc};
 
 use ags_client::AgsClient;
+use envd_client::Transport;
 
 use crate::{config, error::Error};
 
@@ -14,6 +15,8 @@ pub struct Upstream {
     pub config: config::Upstream,
     /// The management API.
     pub control: AgsClient,
+    /// The way to what runs inside instances.
+    pub data: Transport,
 }
 
 impl Upstream {
