@@ -99,6 +99,10 @@ pub async fn serve(config: Arc<Config>, metrics: Metrics, lifecycle: Lifecycle) 
         .await
         .with_context(|| format!("cannot listen on {}", config.server.listen))?;
     let local_addr = listener.local_addr()?;
+    if let Some(address) = config.server.metrics_listen {
+        let metrics = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        lifecycle.spawn("metrics", serve_on(metrics, http::metrics_router(&app), lifecycle.clone()));
+    }
     let router = http::router(&app);
     let server = lifecycle.spawn("http", serve_on(listener, router, lifecycle.clone()));
     tracing::info!(%local_addr, "listening");

@@ -1,5 +1,6 @@
 //! The HTTP surface.
 
+mod client_addr;
 pub mod extract;
 pub mod health;
 pub mod openapi;
@@ -59,7 +60,7 @@ pub fn router(app: &App) -> Router {
             HeaderValue::from_static("nosniff"),
         ))
         // Outermost: everything above is logged, and carries the request id.
-        .layer(middleware::from_fn(request_log::layer))
+        .layer(middleware::from_fn_with_state(app.clone(), request_log::layer))
         .with_state(app.clone())
 }
 
@@ -83,6 +84,16 @@ fn cors(server: &Server) -> CorsLayer {
 
 /// Prometheus metrics, for holders of any key; scrapers without one use the listener of `server.metrics_listen`.
 async fn metrics(State(app): State<App>, _: extract::Authenticated) -> impl IntoResponse {
+    rendered(&app)
+}
+
+/// The listener for scrapers: metrics and nothing else, without a key.
+pub fn metrics_router(app: &App) -> Router {
+    let app = app.clone();
+    Router::new().route("/metrics", get(move || std::future::ready(rendered(&app))))
+}
+
+fn rendered(app: &App) -> impl IntoResponse + use<> {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render())
 }
 

@@ -15,9 +15,9 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 /// A failed call (RFC 9457).
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Problem {
-    /// A URI reference that names the kind of problem.
+    /// A URI that names the kind of problem: `urn:ags-gateway:problem:` and the code.
     #[serde(rename = "type")]
-    #[schema(example = "/docs/problems#not_found")]
+    #[schema(example = "urn:ags-gateway:problem:not_found")]
     pub kind: String,
     pub title: &'static str,
     pub status: u16,
@@ -44,7 +44,7 @@ impl Problem {
     #[must_use]
     pub fn of(inner: &Inner) -> Self {
         Self {
-            kind: format!("/docs/problems#{}", inner.code.as_str()),
+            kind: format!("urn:ags-gateway:problem:{}", inner.code.as_str()),
             title: inner.code.title(),
             status: inner.code.status(),
             detail: inner.detail.clone(),

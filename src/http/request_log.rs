@@ -6,15 +6,15 @@ use std::{
 };
 
 use axum::{
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     middleware::Next,
     response::Response,
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use tracing::Instrument;
 
-use super::problem::Cause;
-use crate::auth::Caller;
+use super::{client_addr, problem::Cause};
+use crate::{app::App, auth::Caller};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
@@ -63,8 +63,16 @@ fn accepted_id(request: &Request) -> Option<String> {
     (!text.is_empty() && text.len() <= MAX_REQUEST_ID && text.bytes().all(plain)).then(|| text.to_owned())
 }
 
+/// The trace that the caller is in: the id within a W3C `traceparent`.
+fn trace_id(request: &Request) -> Option<String> {
+    let mut parts = request.headers().get("traceparent")?.to_str().ok()?.split('-');
+    let (_version, id) = (parts.next()?, parts.next()?);
+    let valid = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && id.bytes().any(|b| b != b'0');
+    valid.then(|| id.to_owned())
+}
+
 /// Middleware: gives the request its id and its span, and writes its line when the response head is ready.
-pub async fn layer(mut request: Request, next: Next) -> Response {
+pub async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let id = accepted_id(&request).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     let header = HeaderValue::from_str(&id).ok();
     let log = RequestLog::new(id);
@@ -76,29 +84,31 @@ pub async fn layer(mut request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
     let path = request.uri().path().to_owned();
-    let span = tracing::info_span!("request", request_id = %log.id(), %method, route);
+    let client = client_addr::of(&request, &app.config.server.trusted_proxies);
+    let span = tracing::info_span!("request", request_id = %log.id(), %method, route, trace_id = trace_id(&request));
     let started = Instant::now();
     let mut response = CURRENT.scope(log.clone(), next.run(request)).instrument(span.clone()).await;
     if let Some(header) = header {
         response.headers_mut().insert(REQUEST_ID, header);
     }
     let elapsed = started.elapsed();
-    span.in_scope(|| write_line(&log, &path, &response, elapsed));
+    let client = client.map(|address| address.to_string()).unwrap_or_default();
+    span.in_scope(|| write_line(&log, &path, &client, &response, elapsed));
     let labels = [("method", method.to_string()), ("route", route), ("status", response.status().as_u16().to_string())];
     metrics::counter!("ags_gateway_http_requests_total", &labels).increment(1);
     metrics::histogram!("ags_gateway_http_request_seconds", &labels[..2]).record(elapsed.as_secs_f64());
     response
 }
 
-fn write_line(log: &RequestLog, path: &str, response: &Response, elapsed: std::time::Duration) {
+fn write_line(log: &RequestLog, path: &str, client: &str, response: &Response, elapsed: std::time::Duration) {
     let (team, key) = log.caller();
     let status = response.status();
     let duration_ms = elapsed.as_secs_f64() * 1000.0;
     let cause = response.extensions().get::<Cause>();
     let (code, cause) = cause.map_or(("", ""), |cause| (cause.code.as_str(), cause.chain.as_str()));
     if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
-        tracing::error!(path, status = status.as_u16(), duration_ms, team, key, code, cause, "request failed");
+        tracing::error!(path, status = status.as_u16(), duration_ms, client, team, key, code, cause, "request failed");
     } else {
-        tracing::info!(path, status = status.as_u16(), duration_ms, team, key, code, cause, "request");
+        tracing::info!(path, status = status.as_u16(), duration_ms, client, team, key, code, cause, "request");
     }
 }
