@@ -123,3 +123,87 @@ impl Cursor {
         (count > 0 && !repeated && more).then_some(end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Entry(String);
+
+    impl Entry {
+        fn id(&self) -> &str {
+            &self.0
+        }
+    }
+
+    fn entries(numbers: &[u32]) -> Vec<Entry> {
+        numbers.iter().map(|n| Entry(n.to_string())).collect()
+    }
+
+    /// Reads `list` page by page; `change` may alter it between two pages.
+    fn read(list: &mut Vec<u32>, mut change: impl FnMut(usize, &mut Vec<u32>)) -> Vec<u32> {
+        let mut cursor = Cursor::at(0);
+        let mut found = Vec::new();
+        while let Some(offset) = cursor.next {
+            let begin = list.len().min(offset as usize);
+            let end = list.len().min(begin + MAX_PAGE as usize);
+            let fresh = cursor.take(entries(&list[begin..end]), list.len() as i64, Entry::id);
+            found.extend(fresh.iter().map(|entry| entry.0.parse::<u32>().unwrap()));
+            change(cursor.pages, list);
+        }
+        found
+    }
+
+    proptest! {
+        #[test]
+        fn what_stays_is_found_once_while_others_vanish(
+            length in 0_u32..600,
+            vanishing in proptest::collection::vec(proptest::collection::vec(0_u32..600, 0..80), 0..8),
+        ) {
+            let mut list: Vec<u32> = (0..length).collect();
+            let found = read(&mut list, |page, list| {
+                if let Some(gone) = vanishing.get(page - 1) {
+                    list.retain(|n| !gone.contains(n));
+                }
+            });
+            let mut unique = found.clone();
+            unique.sort_unstable();
+            unique.dedup();
+            prop_assert_eq!(unique.len(), found.len(), "an entry is found twice");
+            for stayed in list {
+                prop_assert!(unique.contains(&stayed), "{} stayed and is missing", stayed);
+            }
+        }
+
+        #[test]
+        fn what_stays_is_found_once_while_others_appear(
+            length in 0_u32..600,
+            appearing in proptest::collection::vec((any::<prop::sample::Index>(), 1_u32..40), 0..8),
+        ) {
+            let mut list: Vec<u32> = (0..length).collect();
+            let mut next = 1000;
+            let mut found = read(&mut list, |page, list| {
+                if let Some((at, count)) = appearing.get(page - 1) {
+                    let at = at.index(list.len() + 1);
+                    list.splice(at..at, next..next + count);
+                    next += count;
+                }
+            });
+            found.retain(|n| *n < 1000);
+            found.sort_unstable();
+            prop_assert_eq!(found, (0..length).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_total_that_lies_neither_cuts_the_list_nor_runs_forever() {
+        let mut cursor = Cursor::at(0);
+        let full: Vec<u32> = (0..100).collect();
+        cursor.take(entries(&full), 0, Entry::id);
+        assert_eq!(cursor.next, Some(100), "a full page with a total of zero");
+        cursor.take(entries(&full), 0, Entry::id);
+        assert_eq!(cursor.next, None, "nothing new");
+    }
+}
