@@ -81,9 +81,9 @@ mod tests {
     #[test]
     fn the_key_chain_is_as_documented() {
         let k_date = hmac(b"TC3SKEXAMPLE00000000000000000000000", b"2025-10-09");
-        assert_eq!(hex::encode(&*k_date), "a7d24d7b677525bbef77b2491a3a5991c4f3c04f4e8f5ddd8ba4458e756fa336");
+        assert_eq!(hex::encode(*k_date), "a7d24d7b677525bbef77b2491a3a5991c4f3c04f4e8f5ddd8ba4458e756fa336");
         assert_eq!(
-            hex::encode(&*hmac(&*k_date, b"ags")),
+            hex::encode(*hmac(&*k_date, b"ags")),
             "3f9e61c54caf5cad7af9b78cbf97cd180d63dc064e7ee783f379918e3341a400"
         );
         let key = SigningKey::derive(&"SKEXAMPLE00000000000000000000000".into(), "2025-10-09", "ags");

