@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::error::{ApiError, ApiResult};
 use super::idempotency::{Admission, Ticket};
-use super::{Cloud, flat, validate};
+use super::{Cloud, validate};
 use crate::faults::Struck;
 
 /// Parameters as they came.
@@ -22,14 +22,11 @@ pub enum Params {
 
 impl Params {
     fn read<T: Action>(&self) -> ApiResult<T> {
-        match self {
-            Self::Json(body) => request::decode(body).map_err(|fault| ApiError::new(fault.code(), fault.to_string())),
-            Self::Query(query) => flat::from_query(query).map_err(|error| {
-                let text = error.to_string();
-                let code = if text.contains("missing field") { "MissingParameter" } else { "InvalidParameter" };
-                ApiError::new(code, text)
-            }),
-        }
+        let read = match self {
+            Self::Json(body) => request::decode(body),
+            Self::Query(query) => request::decode_query(query),
+        };
+        read.map_err(|fault| ApiError::new(fault.code(), fault.to_string()))
     }
 
     /// A top-level string parameter, for those who look before the action does.

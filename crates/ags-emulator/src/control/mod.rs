@@ -2,7 +2,6 @@
 
 pub mod actions;
 pub mod error;
-pub mod flat;
 pub mod front;
 pub mod idempotency;
 pub mod instances;
