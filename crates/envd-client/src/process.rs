@@ -15,11 +15,7 @@ use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 
 use crate::client::EnvdClient;
 use crate::error::EnvdError;
-use crate::idle;
-use crate::rpc::{Call, Messages, decode};
-
-/// After `End` only the last frame is due; a server that withholds it is not waited for.
-const LAST_FRAME_GRACE: Duration = Duration::from_secs(1);
+use crate::rpc::{Call, LAST_FRAME_GRACE, Messages, decode};
 
 /// A running process: by number, or by the tag it was started with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -290,7 +286,7 @@ impl<M: Message> Reader<M> {
         }
         if self.end_seen {
             // The outcome is known: how the stream closes no longer matters.
-            let _ = idle::within(Some(LAST_FRAME_GRACE), self.messages.next()).await;
+            let _ = tokio::time::timeout(LAST_FRAME_GRACE, self.messages.next()).await;
             return None;
         }
         let item = self.next_event().await.transpose()?;

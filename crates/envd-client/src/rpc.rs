@@ -36,6 +36,9 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 /// A list entry takes more memory than wire: what decoding may allocate, per byte allowed on the wire.
 const DECODED_PER_WIRE_BYTE: usize = 8;
 
+/// How long a stream whose outcome is known may take to close.
+pub(crate) const LAST_FRAME_GRACE: Duration = Duration::from_secs(1);
+
 /// The fixed part of a call.
 pub(crate) struct Call<'a> {
     /// `/package.Service/Method`
@@ -112,12 +115,20 @@ impl Messages {
                 Some(Frame::Message(payload)) => return Ok(Some(payload)),
                 Some(Frame::End(payload)) => {
                     self.ended = true;
+                    self.give_back().await;
                     closing_error(&payload)?;
                 }
                 None => self.read().await?,
             }
         }
         Ok(None)
+    }
+
+    /// Reads on to the end of the body: only then can the connection be used again.
+    async fn give_back(&mut self) {
+        let rest = async { while matches!(self.body.frame().await, Some(Ok(_))) {} };
+        // It is due at once. A server that withholds it costs us the connection and no more.
+        let _ = tokio::time::timeout(LAST_FRAME_GRACE, rest).await;
     }
 
     async fn read(&mut self) -> Result<(), EnvdError> {

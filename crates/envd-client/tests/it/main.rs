@@ -1,0 +1,12 @@
+//! The client against a server on the other side of a real socket.
+
+#![allow(refining_impl_trait)]
+
+mod daemon;
+mod edge;
+mod files;
+mod filesystem;
+mod harness;
+mod process;
+mod streams;
+mod transport;
