@@ -19,6 +19,7 @@ mod serve;
 pub mod server;
 pub mod settings;
 pub mod simulated;
+mod sys;
 
 pub use server::Emulator;
 pub use settings::Settings;

@@ -21,7 +21,7 @@ use crate::control::front::{self, SignedCall};
 use crate::e2b::{self, E2bCall};
 use crate::edge::proxy::Proxy;
 use crate::edge::route::{Route, route};
-use crate::instance::Launch;
+use crate::instance::{Launch, Launcher, LauncherSettings};
 use crate::settings::{Backing, Settings};
 use crate::simulated::Simulated;
 
@@ -86,7 +86,17 @@ impl Emulator {
 async fn launcher(settings: &Settings) -> io::Result<Arc<dyn Launch>> {
     match &settings.backing {
         Backing::Nothing => Ok(Arc::new(Simulated)),
-        Backing::Processes { .. } => Err(io::Error::from(io::ErrorKind::Unsupported)),
+        Backing::Processes { daemon } => {
+            let executable = daemon.clone().map_or_else(std::env::current_exe, Ok)?;
+            let launcher = Launcher::detect(LauncherSettings {
+                executable,
+                scratch_dir: settings.state_dir.join("instances"),
+                hidden: vec![settings.state_dir.clone()],
+                exposed: Vec::new(),
+                isolation: None,
+            });
+            Ok(Arc::new(launcher.await.map_err(io::Error::other)?))
+        }
     }
 }
 

@@ -133,6 +133,7 @@ impl Cloud {
             memory: resources.memory.as_deref().and_then(validate::bytes),
             network: record.network_mode != Some(NetworkMode::Sandbox),
             envd_version: self.settings.envd_version.clone(),
+            envd_token: None,
         }
     }
 

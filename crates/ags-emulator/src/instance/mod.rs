@@ -3,6 +3,18 @@
 //! The control plane and the edge know an instance only through [`Launch`] and [`Instance`], so that
 //! they work the same over real namespaces and over the simulated instances of tests and benches.
 
+mod handle;
+pub mod inside;
+mod launcher;
+pub mod link;
+mod network;
+mod probe;
+
+pub use launcher::{Launcher, LauncherSettings};
+
+/// The search path inside, as the official images have it.
+pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -10,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use secrecy::SecretString;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -33,8 +46,11 @@ pub struct InstanceSpec {
     pub memory: Option<u64>,
     /// False for network mode `SANDBOX`: loopback only.
     pub network: bool,
-    /// What the daemon claims and how it behaves, such as `0.5.14`.
+    /// The version that the daemon behaves like, such as `0.5.14`.
     pub envd_version: String,
+    /// Access token that the daemon itself checks, file signatures included. `None`, as behind the edge of AGS: it
+    /// checks nothing.
+    pub envd_token: Option<SecretString>,
 }
 
 /// An HTTP readiness probe (`ProbeConfiguration` of the AGS API).
@@ -93,13 +109,14 @@ pub trait Instance: Send + Sync {
     /// The probe gave up, or the daemon ended.
     fn ready(&self) -> BoxFuture<'_, Result<(), LaunchError>>;
 
-    /// Freezes every process inside.
+    /// Freezes every process inside and returns when they stand still, which is a matter of a millisecond. Until [`resume`](Self::resume), dialling
+    /// fails and open connections are silent.
     ///
     /// # Errors
     /// The instance is gone or cannot be frozen.
     fn pause(&self) -> io::Result<()>;
 
-    /// Thaws what [`pause`](Self::pause) froze.
+    /// Thaws what [`pause`](Self::pause) froze, and any process that was stopped before.
     ///
     /// # Errors
     /// The instance is gone.

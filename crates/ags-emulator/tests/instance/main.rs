@@ -1,0 +1,10 @@
+//! Real instances, launched by the real binary, with whatever isolation this machine allows and without any.
+
+mod client;
+mod files;
+mod filesystem;
+mod harness;
+mod isolation;
+mod lifecycle;
+mod process;
+mod pty;
