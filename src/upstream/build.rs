@@ -1,6 +1,6 @@
 //! Clients from configuration.
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use ags_client::{AgsClient, Credential, Rates, Settings, StaticCredentials};
 use anyhow::Context;
@@ -10,6 +10,7 @@ use http::uri::{Authority, Scheme};
 use super::Upstream;
 use crate::config;
 
+const POOL_IDLE: Duration = Duration::from_secs(15);
 const USER_AGENT: &str = concat!("ags-gateway/", env!("CARGO_PKG_VERSION"));
 
 pub(super) fn upstream(config: &config::Upstream) -> anyhow::Result<Upstream> {
@@ -25,6 +26,10 @@ fn control(config: &config::Upstream) -> anyhow::Result<AgsClient> {
     let mut http = reqwest::Client::builder()
         .user_agent(USER_AGENT)
         .connect_timeout(config.connect_timeout)
+        // A kept connection that has died puts a call in doubt: do not keep them long.
+        .pool_idle_timeout(POOL_IDLE)
+        // A signed request is for one host only.
+        .redirect(reqwest::redirect::Policy::none())
         .tls_danger_accept_invalid_certs(config.skip_ssl_verify)
         .no_proxy();
     if let Some(address) = &config.endpoint_connect_to {
