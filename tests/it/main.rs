@@ -1,0 +1,5 @@
+//! The gateway through its real HTTP surface, against a real Postgres and the emulator.
+
+mod auth;
+mod harness;
+mod service;

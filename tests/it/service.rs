@@ -1,0 +1,85 @@
+//! Health, documents, request ids, and what unknown requests get.
+
+use http::{HeaderName, Method};
+use serde_json::Value;
+
+use crate::harness::{self, Api, Options, Stack};
+
+#[test]
+fn what_is_public_needs_no_key() {
+    harness::run(async {
+        let stack = Stack::with(Options::simulated()).await;
+        let anybody = Api::anonymous(&stack.url);
+        assert_eq!(anybody.get("/healthz").await.expect(200)["status"], "ok");
+        assert_eq!(anybody.get("/readyz").await.expect(200)["ready"], true);
+        let document = anybody.get("/openapi.json").await.expect(200);
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+        let docs = anybody.request(Method::GET, "/docs/").send().await.unwrap();
+        assert!(docs.text().await.unwrap().contains("swagger"));
+        anybody.get("/metrics").await.problem(401, "unauthenticated");
+    });
+}
+
+#[test]
+fn the_request_id_is_kept_and_unfit_ones_are_replaced() {
+    harness::run(async {
+        let stack = Stack::with(Options::simulated()).await;
+        let name = HeaderName::from_static("x-request-id");
+        let call = |id: &'static str| stack.api().request(Method::GET, "/v1/me").header(&name, id).send();
+        assert_eq!(call("abc-1").await.unwrap().headers()[&name], "abc-1");
+        assert_ne!(call("with space").await.unwrap().headers()[&name], "with space");
+    });
+}
+
+#[test]
+fn unknown_paths_methods_and_parameters_get_problem_documents() {
+    harness::run(async {
+        let stack = Stack::with(Options::simulated()).await;
+        let api = stack.api();
+        api.get("/v1/nothing").await.problem(404, "not_found");
+        api.delete("/v1/me").await.problem(405, "method_not_allowed");
+        let unknown = api.get("/v1/keys?colour=red").await.problem(422, "validation_failed");
+        assert_eq!(unknown["errors"][0]["field"], "colour");
+        let malformed = api.request(Method::POST, "/v1/keys").header("content-type", "application/json").body("{");
+        harness::read(malformed).await.problem(400, "malformed_json");
+        let text = api.request(Method::POST, "/v1/keys").header("content-type", "text/plain").body("x");
+        harness::read(text).await.problem(415, "unsupported_media_type");
+        let large = serde_json::json!({"name": "x".repeat(2 << 20), "scopes": ["exec"]});
+        let refused = api.post("/v1/keys", &large).await.problem(413, "body_too_large");
+        assert_eq!(refused["limit"]["name"], "max_json_body");
+    });
+}
+
+/// Every operation that needs a credential refuses without one: the list of the public ones only shrinks.
+#[test]
+fn every_operation_but_the_public_ones_asks_for_a_credential() {
+    const PUBLIC: &[&str] = &["get_health", "get_readiness"];
+    harness::run(async {
+        let stack = Stack::with(Options::simulated()).await;
+        let anybody = Api::anonymous(&stack.url);
+        let document = anybody.get("/openapi.json").await.expect(200);
+        let mut seen = 0;
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let Some(id) = operation["operationId"].as_str() else { continue };
+                if PUBLIC.contains(&id) {
+                    continue;
+                }
+                let method: Method = method.to_uppercase().parse().unwrap();
+                let response = anybody.request(method, &fill_in(path, operation)).send().await.unwrap();
+                assert_eq!(response.status(), 401, "{id} answers without a credential");
+                seen += 1;
+            }
+        }
+        assert!(seen > 5, "the document lists the operations");
+    });
+}
+
+/// A path with something in the place of each parameter.
+fn fill_in(path: &str, operation: &Value) -> String {
+    let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+    parameters.iter().filter(|parameter| parameter["in"] == "path").fold(path.to_owned(), |path, parameter| {
+        let name = parameter["name"].as_str().unwrap();
+        path.replace(&format!("{{{name}}}"), "1")
+    })
+}
