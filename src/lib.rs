@@ -7,6 +7,7 @@ pub mod access;
 pub mod app;
 pub mod auth;
 pub mod bootstrap;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;

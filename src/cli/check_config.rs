@@ -1,0 +1,19 @@
+//! `check-config`.
+
+use std::io::{self, Write};
+
+use super::{ConfigFile, print_table};
+use crate::config::{Entry, Environment};
+
+pub(super) fn run(file: &ConfigFile, environment: &Environment) -> anyhow::Result<()> {
+    let config = file.load(environment)?;
+    let rows: Vec<Vec<String>> = config
+        .entries()
+        .into_iter()
+        .map(|Entry { key, value, origin }| vec![key, format!("= {value}"), format!("# {origin}")])
+        .collect();
+    let mut out = io::stdout().lock();
+    print_table(&mut out, &rows)?;
+    out.flush()?;
+    Ok(())
+}
