@@ -2,12 +2,9 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::Listener;
 use envd_client::{Endpoint, EnvdClient, Transport, TransportSettings};
 use http::uri::{Authority, Scheme};
 use secrecy::SecretString;
@@ -23,18 +20,15 @@ pub const SOON: Duration = Duration::from_secs(10);
 /// Stops when it is dropped.
 pub struct Server {
     pub addr: SocketAddr,
-    connections: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
 impl Server {
     pub async fn start(router: Router) -> Self {
         let (listener, addr) = listen().await;
-        let connections = Arc::new(AtomicUsize::new(0));
-        let listener = Counting { listener, connections: Arc::clone(&connections) };
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { addr, connections, _tasks: tasks }
+        Self { addr, _tasks: tasks }
     }
 
     /// Reads a request's head, sends `reply` as it is and hangs up.
@@ -57,22 +51,14 @@ impl Server {
         T: Future<Output = ()> + Send,
     {
         let (listener, addr) = listen().await;
-        let connections = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&connections);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
-                counter.fetch_add(1, Ordering::SeqCst);
                 serve(socket).await;
             }
         });
-        Self { addr, connections, _tasks: tasks }
-    }
-
-    /// Connections accepted so far.
-    pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
+        Self { addr, _tasks: tasks }
     }
 
     pub fn endpoint(&self) -> Endpoint {
@@ -109,24 +95,4 @@ pub async fn read_head(socket: &mut TcpStream) -> String {
 /// Fails the test if `step` takes longer than anything here should.
 pub async fn soon<T>(step: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, step).await.expect("it takes too long")
-}
-
-struct Counting {
-    listener: TcpListener,
-    connections: Arc<AtomicUsize>,
-}
-
-impl Listener for Counting {
-    type Io = TcpStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        let accepted = self.listener.accept().await.unwrap();
-        self.connections.fetch_add(1, Ordering::SeqCst);
-        accepted
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
 }
