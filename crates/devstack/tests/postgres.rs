@@ -94,6 +94,36 @@ async fn a_temporary_server_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_killed_run_leaves_nothing_either() {
+    let directory = tempfile::tempdir().unwrap();
+    let noted = directory.path().join("url");
+    let script = format!("echo $DATABASE_URL > {0}.new && mv {0}.new {0} && exec sleep 300", noted.display());
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_with-postgres"));
+    command.args(["--", "sh", "-c", &script]).env("TMPDIR", directory.path());
+    let child = Child::spawn(command, Signal::SIGKILL).await.unwrap();
+    let url = eventually(|| fs::read_to_string(&noted).ok()).await;
+    let socket = socket_of(url.trim());
+    assert!(socket.exists());
+    child.stop(Signal::SIGKILL, Duration::from_secs(10)).await;
+    eventually(|| (!socket.exists()).then_some(())).await;
+    let left = || fs::read_dir(directory.path()).unwrap().count();
+    eventually(|| (left() == 1).then_some(())).await;
+}
+
+/// Looks until there is something to see; half a minute at most.
+async fn eventually<T>(look: impl Fn() -> Option<T>) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), found).await.expect("in half a minute")
+}
+
+#[tokio::test]
 async fn the_command_runs_with_a_database_and_its_exit_code_is_passed_on() {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_with-postgres"));
     let directory = tempfile::tempdir().unwrap();
