@@ -2,6 +2,7 @@
 
 mod check_config;
 mod dev;
+mod health;
 mod keys;
 mod migrate;
 mod openapi;
@@ -45,6 +46,8 @@ enum Command {
     Teams(teams::Arguments),
     /// Print the OpenAPI document.
     Openapi,
+    /// Ask a running gateway whether it is ready.
+    Health(health::Arguments),
     /// Check the configuration and print every setting in effect.
     CheckConfig(ConfigFile),
 }
@@ -85,6 +88,7 @@ async fn execute(command: Command, environment: &Environment) -> anyhow::Result<
         Command::Keys(arguments) => keys::run(arguments, environment).await,
         Command::Teams(arguments) => teams::run(arguments, environment).await,
         Command::Openapi => openapi::run(),
+        Command::Health(arguments) => health::run(arguments).await,
         Command::CheckConfig(file) => check_config::run(&file, environment),
     }
 }

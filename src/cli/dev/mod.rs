@@ -19,7 +19,7 @@ use crate::lifecycle::Signals;
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Where everything is kept: data, keys, logs, dev.env.
-    #[arg(long, value_name = "DIR", default_value = ".ags-gateway")]
+    #[arg(long, value_name = "DIR", default_value = ".ags-gateway", overrides_with = "state")]
     state: PathBuf,
     /// Port of the API; 0 takes any free port.
     #[arg(long, default_value_t = 8080)]

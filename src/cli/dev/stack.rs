@@ -111,7 +111,9 @@ impl Stack {
         self.start_emulator().await?;
         self.keys = tenants::prepare(&self.state.path("gateway.toml")).await?;
         self.start_gateway().await?;
-        self.ensure_default_tool().await?;
+        if let Err(error) = self.ensure_default_tool().await {
+            println!("there is no default tool: {error:#}");
+        }
         self.write_dev_env()
     }
 
