@@ -31,9 +31,13 @@ CREATE TABLE instances (
     claimed_until       timestamptz,
     attempts            integer NOT NULL DEFAULT 0,
     last_error          text,
-    upstream_request_id text
+    upstream_request_id text,
+    -- Since when the cloud does not list what should be running there.
+    missing_since       timestamptz
 );
 CREATE UNIQUE INDEX instances_upstream ON instances (upstream, upstream_id) WHERE upstream_id IS NOT NULL;
 CREATE INDEX instances_team_page ON instances (team_id, id DESC);
 CREATE INDEX instances_expiry ON instances (expires_at) WHERE stopped_at IS NULL;
+CREATE INDEX instances_stopping ON instances (claimed_until) WHERE status = 'STOPPING';
+CREATE INDEX instances_tool_live ON instances (tool_id) WHERE stopped_at IS NULL;
 CREATE INDEX instances_team_live ON instances (team_id) WHERE stopped_at IS NULL;

@@ -3,6 +3,8 @@ CREATE TABLE idempotency_keys (
     team_id     text NOT NULL REFERENCES teams (id),
     key         text NOT NULL,
     fingerprint bytea NOT NULL,
+    -- What the first call made, known before its answer is: after a crash the answer is found through it.
+    resource    text,
     -- Null while the first call runs.
     status      integer,
     body        jsonb,

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     access::Access,
-    app::{App, Parts},
+    app::{App, Parts, Upkeep},
     auth::{Authenticator, Tickets},
     clock::{self, SharedClock},
     config::{Config, Database},
@@ -78,6 +78,7 @@ pub async fn build(config: Arc<Config>, pool: PgPool, metrics: Metrics, lifecycl
         tickets: Tickets::new(pool.clone(), Arc::clone(&peppers), config.auth.ticket_ttl),
         upstreams: Upstreams::build(&config)?,
         access: Access::new(Arc::clone(&clock), &config.instances),
+        upkeep: Upkeep::new(config.jobs.claim),
         clock,
         peppers,
         config,

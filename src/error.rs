@@ -178,6 +178,13 @@ impl Error {
         error
     }
 
+    /// Names a field that is at fault, in an error of another kind than `validation_failed`.
+    #[must_use]
+    pub fn with_field(mut self, field: impl Into<String>, message: impl Into<String>) -> Self {
+        self.0.fields.push(FieldError { field: field.into(), message: message.into() });
+        self
+    }
+
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());

@@ -1,13 +1,19 @@
 //! Use cases over a [`Caller`](crate::auth::Caller): each operation reads as one function with one error path.
 
+pub mod idempotency;
 pub mod instances;
 pub mod keys;
+pub mod lease;
 pub mod teams;
+pub mod tools;
+pub mod upkeep;
+pub mod wait;
 
 use std::{ops::Deref, sync::Arc};
 
 use sqlx::PgPool;
 
+pub use self::upkeep::Upkeep;
 use crate::{
     access::Access,
     auth::{Authenticator, Tickets},
@@ -39,6 +45,7 @@ pub struct Parts {
     pub metrics: Metrics,
     /// The identity stamped on what this deployment makes in the cloud.
     pub deployment: String,
+    pub upkeep: Upkeep,
 }
 
 impl App {

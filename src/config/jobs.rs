@@ -7,12 +7,15 @@ use super::section::Section;
 #[derive(Clone, Debug)]
 pub struct Jobs {
     pub enabled: bool,
+    pub claim: Duration,
     pub reap_interval: Duration,
     pub reap_batch: u32,
     pub reap_parallel: u32,
     pub reconcile_interval: Duration,
     pub reconcile_batch: u32,
-    pub reconcile_after: Duration,
+    pub missing_grace: Duration,
+    pub stop_backoff: Duration,
+    pub settle_interval: Duration,
     pub prune_interval: Duration,
     pub prune_batch: u32,
     pub idempotency_retention: Duration,
@@ -23,12 +26,15 @@ impl Jobs {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let jobs = Self {
             enabled: section.flag("enabled"),
+            claim: section.duration("claim"),
             reap_interval: section.duration("reap_interval"),
             reap_batch: section.count("reap_batch"),
             reap_parallel: section.count("reap_parallel"),
             reconcile_interval: section.duration("reconcile_interval"),
             reconcile_batch: section.count("reconcile_batch"),
-            reconcile_after: section.duration("reconcile_after"),
+            missing_grace: section.duration("missing_grace"),
+            stop_backoff: section.duration("stop_backoff"),
+            settle_interval: section.duration("settle_interval"),
             prune_interval: section.duration("prune_interval"),
             prune_batch: section.count("prune_batch"),
             idempotency_retention: section.duration("idempotency_retention"),

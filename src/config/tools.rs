@@ -10,6 +10,8 @@ pub(super) const REGISTRY_TYPES: [&str; 3] = ["enterprise", "personal", "custom"
 pub struct Tools {
     /// Id or name, within the caller's team, of the tool of an instance that names none.
     pub default_tool: Option<String>,
+    /// Names of tools that every account of the cloud has; all teams may start them.
+    pub shared: Vec<String>,
     pub image: String,
     /// `enterprise`, `personal` or `custom`.
     pub image_registry_type: String,
@@ -40,6 +42,7 @@ impl Tools {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let tools = Self {
             default_tool: section.optional("default_tool"),
+            shared: section.list("shared", "the name of a tool", |text| (!text.is_empty()).then(|| text.to_owned())),
             image: section.text("image", "an image such as \"python:3.11\""),
             image_registry_type: section.one_of("image_registry_type", &REGISTRY_TYPES),
             cpu: section.text("cpu", "cores such as \"1\" or \"500m\""),

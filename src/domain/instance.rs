@@ -1,83 +1,20 @@
 //! Instances: running sandboxes, and those that ran.
 
-use std::{collections::BTreeMap, convert::Infallible, fmt, str::FromStr};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
+use super::{
+    checks::{Checks, absolute},
+    open_enum::open_enum,
+    spec::{Container, StorageMount},
+};
 use crate::{
     error::SandboxRef,
     ids::{InstanceId, KeyId, TeamId, ToolId},
 };
-
-macro_rules! open_enum {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-        pub enum $name {
-            $($variant,)*
-            /// One that this version does not know, kept as it came.
-            Unknown(String),
-        }
-
-        impl $name {
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                match self {
-                    $(Self::$variant => $text,)*
-                    Self::Unknown(text) => text,
-                }
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = Infallible;
-            fn from_str(text: &str) -> Result<Self, Infallible> {
-                Ok(match text {
-                    $($text => Self::$variant,)*
-                    other => Self::Unknown(other.to_owned()),
-                })
-            }
-        }
-
-        impl From<String> for $name {
-            fn from(text: String) -> Self {
-                match text.as_str() {
-                    $($text => Self::$variant,)*
-                    _ => Self::Unknown(text),
-                }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.as_str())
-            }
-        }
-
-        impl utoipa::PartialSchema for $name {
-            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-                utoipa::openapi::ObjectBuilder::new()
-                    .schema_type(utoipa::openapi::schema::Type::String)
-                    .description(Some(concat!("One of", $(" `", $text, "`",)* "; unknown ones are passed on.")))
-                    .examples([$($text),*])
-                    .into()
-            }
-        }
-
-        impl utoipa::ToSchema for $name {
-            fn name() -> std::borrow::Cow<'static, str> {
-                stringify!($name).into()
-            }
-        }
-    };
-}
 
 open_enum! {
     /// Where an instance is in its life.
@@ -111,6 +48,12 @@ impl InstanceStatus {
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Stopped | Self::Failed)
+    }
+
+    /// Over, or about to be: no change is taken any more.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.is_final() || *self == Self::Stopping
     }
 }
 
@@ -146,11 +89,71 @@ pub struct Instance {
 }
 
 /// What happens to an instance that nobody uses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Idle {
     pub after_seconds: u32,
-    /// `pause` or `stop`.
-    pub action: String,
+    pub action: IdleAction,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum IdleAction {
+    Pause,
+    Stop,
+}
+
+/// An instance's own way to use a storage mount of its tool; what is left out is as the tool says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MountOverride {
+    /// Name of the tool's storage mount.
+    pub name: String,
+    #[serde(default)]
+    pub mount_path: Option<String>,
+    #[serde(default)]
+    pub sub_path: Option<String>,
+    #[serde(default)]
+    pub read_only: Option<bool>,
+}
+
+/// What an instance has other than its tool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InstanceSpec {
+    pub container: Container,
+    pub mounts: Vec<MountOverride>,
+}
+
+impl InstanceSpec {
+    /// Checks what can be known without the cloud; `tool_mounts` are the tool's.
+    pub fn check(&self, checks: &mut Checks, tool_mounts: &[StorageMount]) {
+        self.container.check(checks);
+        for (index, mount) in self.mounts.iter().enumerate() {
+            let field = |name: &str| format!("mounts[{index}].{name}");
+            let known = tool_mounts.iter().any(|one| one.name == mount.name);
+            checks.that(known, field("name"), "names no storage mount of the tool");
+            let path = mount.mount_path.as_deref();
+            checks.that(path.is_none_or(absolute), field("mount_path"), "must be an absolute path");
+        }
+    }
+}
+
+/// Metadata and environment are bounded, so that a list of instances stays readable.
+pub const MAX_PAIRS: usize = 64;
+const MAX_METADATA_KEY: usize = 128;
+const MAX_METADATA_VALUE: usize = 1024;
+
+/// Checks the metadata that a caller gives an instance.
+pub fn check_metadata(checks: &mut Checks, metadata: &BTreeMap<String, String>) {
+    checks.that(metadata.len() <= MAX_PAIRS, "metadata", format!("may have up to {MAX_PAIRS} entries"));
+    for (key, value) in metadata {
+        let field = || format!("metadata.{key}");
+        let fits = (1..=MAX_METADATA_KEY).contains(&key.chars().count()) && !key.chars().any(char::is_control);
+        checks.that(fits, field(), format!("a key has 1 to {MAX_METADATA_KEY} characters"));
+        checks.that(!super::spec::is_reserved(key), field(), "this prefix is the gateway's own");
+        let short = value.chars().count() <= MAX_METADATA_VALUE && !value.contains('\0');
+        checks.that(short, field(), format!("a value has up to {MAX_METADATA_VALUE} characters"));
+    }
 }
 
 impl Instance {

@@ -57,6 +57,12 @@ pub fn current_request_id() -> String {
     CURRENT.try_with(|log| log.id.to_string()).unwrap_or_default()
 }
 
+/// `work` with the present request's id, for a task of its own.
+pub fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    let log = CURRENT.try_with(RequestLog::clone).unwrap_or_else(|_| RequestLog::new(String::new()));
+    CURRENT.scope(log, work)
+}
+
 fn accepted_id(request: &Request) -> Option<String> {
     let text = request.headers().get(REQUEST_ID)?.to_str().ok()?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');

@@ -3,10 +3,13 @@
 //! A function takes the [`TeamId`](crate::ids::TeamId) whose rows it may touch; those named `system_*` and the look-up of
 //! credentials see every team's.
 
+pub mod idempotency;
 pub mod instances;
 pub mod keys;
 pub mod teams;
 pub mod tickets;
+pub mod tools;
+pub mod usage;
 
 use sqlx::{PgPool, migrate::Migrator};
 

@@ -2,12 +2,21 @@
 
 mod build;
 pub mod error;
+mod instances;
+mod stamp;
+mod tools;
+mod wire;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use ags_client::AgsClient;
 use envd_client::Transport;
 
+pub use self::{
+    instances::{SeenInstance, Start},
+    stamp::instance_metadata,
+    tools::SeenTool,
+};
 use crate::{config, error::Error};
 
 /// One region of the cloud, with the account's credentials.
