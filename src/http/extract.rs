@@ -73,14 +73,22 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, app: &App) -> Result<Self> {
-        let is_json = content_type_is_json(&request);
-        let body = read_body(request, app).await?;
-        if !is_json {
-            let detail = "Send the body with `Content-Type: application/json`.";
-            return Err(Error::new(Code::UnsupportedMediaType, detail));
-        }
-        from_json(&body).map(Self)
+        from_json(&read_json(request, app).await?).map(Self)
     }
+}
+
+/// The bytes of a body that is said to be JSON.
+///
+/// # Errors
+/// `unsupported_media_type`, `body_too_large`.
+pub(super) async fn read_json(request: Request, app: &App) -> Result<Bytes> {
+    let is_json = content_type_is_json(&request);
+    let body = read_body(request, app).await?;
+    if is_json {
+        return Ok(body);
+    }
+    let detail = "Send the body with `Content-Type: application/json`.";
+    Err(Error::new(Code::UnsupportedMediaType, detail))
 }
 
 /// A JSON body that may be left out altogether.
@@ -264,6 +272,15 @@ impl QueryReader {
         self.pairs = left;
         let taken: Vec<(String, String)> = taken;
         taken.into_iter().map(|(name, value)| (name[dotted.len()..].to_owned(), value)).collect()
+    }
+
+    /// Parameters of the form `prefix.key=value`: each key with all its values.
+    pub fn choices(&mut self, prefix: &str) -> std::collections::BTreeMap<String, Vec<String>> {
+        let mut choices = std::collections::BTreeMap::<String, Vec<String>>::new();
+        for (key, value) in self.prefixed(prefix) {
+            choices.entry(key).or_default().push(value);
+        }
+        choices
     }
 
     /// `limit` and `cursor`.

@@ -3,6 +3,7 @@
 mod client_addr;
 pub mod extract;
 pub mod health;
+pub mod idempotency;
 pub mod openapi;
 pub mod problem;
 pub mod request_log;

@@ -2,4 +2,6 @@
 
 mod auth;
 mod harness;
+mod instances;
 mod service;
+mod tools;

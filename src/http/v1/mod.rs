@@ -1,8 +1,10 @@
 //! The gateway's own API, version 1: DTOs and handlers of about ten lines.
 
+mod instances;
 mod keys;
 mod me;
 mod teams;
+mod tools;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -10,5 +12,10 @@ use crate::app::App;
 
 /// The routes under `/v1`.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(me::routes()).merge(teams::routes()).merge(keys::routes())
+    OpenApiRouter::new()
+        .merge(me::routes())
+        .merge(teams::routes())
+        .merge(keys::routes())
+        .merge(tools::routes())
+        .merge(instances::routes())
 }
