@@ -78,6 +78,7 @@ impl ServeArgs {
         settings.region.clone_from(&self.region);
         settings.accounts.extend(self.account()?);
         settings.api_keys.extend(self.api_key.clone());
+        settings.hidden.extend(self.secret_key_file.clone());
         settings.clock = self.clock;
         settings.envd_version.clone_from(&self.envd_version);
         if self.simulate {
@@ -129,6 +130,9 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
 
 async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    if let Some(path) = ready_file {
+        remove(path)?;
+    }
     let made_account = settings.accounts.is_empty();
     let state_dir = settings.state_dir.clone();
     let emulator = Emulator::start(settings).await?;
@@ -146,10 +150,16 @@ async fn serve(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<
         _ = terminate.recv() => tracing::info!("terminated"),
     }
     emulator.shutdown().await;
-    if let Some(path) = ready_file {
-        std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+    ready_file.map_or(Ok(()), remove)
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Whoever waits for the file must not see half of it.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -84,19 +85,31 @@ impl Emulator {
 }
 
 async fn launcher(settings: &Settings) -> io::Result<Arc<dyn Launch>> {
-    match &settings.backing {
-        Backing::Nothing => Ok(Arc::new(Simulated)),
-        Backing::Processes { daemon } => {
-            let executable = daemon.clone().map_or_else(std::env::current_exe, Ok)?;
-            let launcher = Launcher::detect(LauncherSettings {
-                executable,
-                scratch_dir: settings.state_dir.join("instances"),
-                hidden: vec![settings.state_dir.clone()],
-                exposed: Vec::new(),
-                isolation: None,
-            });
-            Ok(Arc::new(launcher.await.map_err(io::Error::other)?))
-        }
+    let daemon = match &settings.backing {
+        Backing::Nothing => return Ok(Arc::new(Simulated)),
+        Backing::Processes { daemon } => daemon.clone(),
+    };
+    let scratch_dir = settings.instances_dir();
+    remove_leftovers(&scratch_dir)?;
+    let launcher = Launcher::detect(LauncherSettings {
+        executable: daemon.map_or_else(std::env::current_exe, Ok)?,
+        scratch_dir,
+        hidden: settings.hidden.iter().cloned().chain([settings.state_dir.clone()]).collect(),
+        exposed: Vec::new(),
+        isolation: None,
+    });
+    let launcher = launcher.await.map_err(|error| io::Error::other(format!("no instance can be started: {error}")))?;
+    Ok(Arc::new(launcher))
+}
+
+/// A run that was killed leaves the files of its instances behind.
+fn remove_leftovers(instances_dir: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(instances_dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io::Error::new(
+            error.kind(),
+            format!("cannot remove what a former run left in {}: {error}", instances_dir.display()),
+        )),
+        _ => Ok(()),
     }
 }
 

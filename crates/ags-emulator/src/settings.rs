@@ -46,12 +46,19 @@ pub struct Settings {
     pub api_keys: Vec<SecretString>,
     pub clock: Mode,
     pub backing: Backing,
+    /// Files and directories that must not be seen inside instances, besides the state directory.
+    pub hidden: Vec<PathBuf>,
     /// What the daemons claim to be, and what the E2B endpoint reports.
     pub envd_version: String,
     pub tunables: Tunables,
 }
 
 impl Settings {
+    /// Where instances have their files while they live.
+    pub fn instances_dir(&self) -> PathBuf {
+        self.state_dir.join("instances")
+    }
+
     /// Ports of the system's choice on loopback, processes behind instances, real time.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -65,6 +72,7 @@ impl Settings {
             api_keys: Vec::new(),
             clock: Mode::Auto,
             backing: Backing::Processes { daemon: None },
+            hidden: Vec::new(),
             envd_version: "0.5.14".into(),
             tunables: Tunables::default(),
         }

@@ -124,7 +124,7 @@ impl Cloud {
         let resources = custom.resources.unwrap_or_default();
         InstanceSpec {
             id: record.id.clone(),
-            state_dir: self.settings.state_dir.join("instances").join(&record.id),
+            state_dir: self.settings.instances_dir().join(&record.id),
             envs: environment,
             command: custom.command.unwrap_or_default(),
             args: custom.args.unwrap_or_default(),

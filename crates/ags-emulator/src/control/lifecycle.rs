@@ -54,8 +54,14 @@ impl Cloud {
     pub(crate) async fn settled(&self, id: &str, status: &InstanceStatus, limit: Duration) {
         let watched = self.with_state(|state| Some(state.instances.get(id)?.changed.subscribe()));
         let Some(mut changed) = watched else { return };
-        let left =
-            changed.wait_for(|()| self.with_state(|state| state.instances.get(id).is_none_or(|r| r.status != *status)));
+        // Not `wait_for`: its closure runs under the channel's lock, which senders take under the state's.
+        let left = async {
+            while self.with_state(|state| state.instances.get(id).is_some_and(|r| r.status == *status)) {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
         // Out of time: the caller shows whatever state there is.
         drop(tokio::time::timeout(limit, left).await);
     }
@@ -66,7 +72,8 @@ impl Cloud {
         let tunables = self.tunables();
         let delay = millis(tunables.start_delay_ms);
         let cloud = self.clone();
-        self.run(async move { cloud.bring_up(launching, delay).await });
+        // Not `run`: what was launched must be stopped even when the emulator ends.
+        self.tasks.spawn(async move { cloud.bring_up(launching, delay).await });
         self.expire_in_time(id.clone());
         if delay.is_zero() {
             let limit = millis(tunables.start_wait_ms);
@@ -82,12 +89,13 @@ impl Cloud {
 
     async fn bring_up(self: Arc<Self>, launching: Launching, delay: Duration) {
         let id = launching.spec.id.clone();
-        let (launched, ()) = tokio::join!(self.launch_ready(launching), self.clock.sleep(delay));
+        let (launched, ()) =
+            tokio::join!(self.launch_ready(launching), self.unless_stopping(self.clock.sleep(delay), ()));
         let now = self.clock.now();
         let leftover = self.with_state(|state| {
             let record = state.instances.get_mut(&id)?;
             match launched {
-                Ok(handle) if record.status == InstanceStatus::Starting => {
+                Ok(handle) if record.status == InstanceStatus::Starting && !self.stopping.is_cancelled() => {
                     let timeout = record.timeout;
                     record.handle = Some(handle.clone());
                     record.restart_countdown(timeout, now);
@@ -116,12 +124,21 @@ impl Cloud {
             return Err(LaunchError::Exited("a fault rule struck".into()));
         }
         let handle = self.launcher.launch(launching.spec).await?;
-        match handle.ready().await {
+        let ended = Err(LaunchError::Exited("the emulator ends".into()));
+        match self.unless_stopping(handle.ready(), ended).await {
             Ok(()) => Ok(handle),
             Err(error) => {
                 handle.stop().await;
                 Err(error)
             }
+        }
+    }
+
+    /// The future's outcome, or `otherwise` as soon as the emulator ends.
+    async fn unless_stopping<T>(&self, future: impl Future<Output = T>, otherwise: T) -> T {
+        tokio::select! {
+            outcome = future => outcome,
+            () = self.stopping.cancelled() => otherwise,
         }
     }
 
@@ -147,7 +164,7 @@ impl Cloud {
         record.stop_reason = Some(StopReason::Error);
         record.links.cancel();
         record.set_status(InstanceStatus::Failed, self.clock.now());
-        record.handle.take()
+        record.handle.clone()
     }
 
     /// Stops the instance when its countdown ends, however often that is restarted.

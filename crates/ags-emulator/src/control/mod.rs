@@ -150,15 +150,9 @@ impl Cloud {
     /// Ends every instance and every task.
     pub async fn shutdown(&self) {
         self.stopping.cancel();
-        let handles = self.with_state(|state| {
-            state
-                .instances
-                .values_mut()
-                .filter_map(|record| {
-                    record.links.cancel();
-                    record.handle.take()
-                })
-                .collect::<Vec<_>>()
+        let handles: Vec<_> = self.with_state(|state| {
+            let records = state.instances.values_mut();
+            records.inspect(|record| record.links.cancel()).filter_map(|record| record.handle.take()).collect()
         });
         futures_util::future::join_all(handles.iter().map(|handle| handle.stop())).await;
         self.tasks.close();

@@ -2,6 +2,8 @@
 
 use http::HeaderMap;
 
+use crate::envd;
+
 /// How the instance was named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
@@ -44,11 +46,12 @@ pub fn route(host: &str, headers: &HeaderMap, path: &str, domain: &str) -> Route
             _ => by_label(label),
         };
     }
-    if headers.contains_key("e2b-sandbox-id") || headers.contains_key("e2b-sandbox-port") {
-        return by_header(headers);
-    }
-    if is_e2b_path(path) {
+    let names_sandbox = headers.contains_key("e2b-sandbox-id") || headers.contains_key("e2b-sandbox-port");
+    if is_e2b_path(path) && (!names_sandbox || is_e2b_call(headers)) {
         return Route::E2b;
+    }
+    if names_sandbox {
+        return by_header(headers);
     }
     if path == "/" { Route::Control } else { Route::Bad("missing header E2b-Sandbox-Id") }
 }
@@ -80,6 +83,12 @@ fn target(port: &str, instance: &str, style: Style) -> Option<Target> {
     let port = port.parse().ok().filter(|port| digits && *port > 0)?;
     let plain = !instance.is_empty() && instance.bytes().all(|b| b.is_ascii_alphanumeric());
     plain.then(|| Target { instance: instance.to_owned(), port, style })
+}
+
+/// SDKs of 2025 send the sandbox headers, with envd's port, on connect too; envd has no such path.
+fn is_e2b_call(headers: &HeaderMap) -> bool {
+    let envd_port = headers.get("e2b-sandbox-port").and_then(|port| port.to_str().ok()?.parse().ok());
+    headers.contains_key("x-api-key") && envd_port == Some(envd::PORT)
 }
 
 fn is_e2b_path(path: &str) -> bool {
@@ -129,6 +138,15 @@ mod tests {
         }
         assert!(matches!(on("localhost", &named[..1], "/"), Route::Bad(text) if text.ends_with("Port")));
         assert!(matches!(on("localhost", &named[1..], "/"), Route::Bad(text) if text.ends_with("Id")));
+    }
+
+    #[test]
+    fn an_older_sdk_names_the_sandbox_when_it_connects() {
+        let named = [("e2b-sandbox-id", "abc"), ("e2b-sandbox-port", "49983"), ("x-api-key", "k")];
+        assert_eq!(on("127.0.0.1:3", &named, "/sandboxes/abc/connect"), Route::E2b);
+        assert_eq!(on("127.0.0.1:3", &named, "/files"), data("abc", 49983, Style::Header));
+        let other_port = [("e2b-sandbox-id", "abc"), ("e2b-sandbox-port", "8000"), ("x-api-key", "k")];
+        assert_eq!(on("127.0.0.1:3", &other_port, "/sandboxes"), data("abc", 8000, Style::Header));
     }
 
     #[test]

@@ -8,3 +8,4 @@ mod faults;
 mod harness;
 mod idempotency;
 mod instances;
+mod process;
