@@ -20,6 +20,7 @@ use crate::{
     domain::credential::Peppers,
     http,
     ids::Ids,
+    jobs,
     lifecycle::Lifecycle,
     storage,
     telemetry::metrics::Metrics,
@@ -106,6 +107,7 @@ pub async fn serve(config: Arc<Config>, metrics: Metrics, lifecycle: Lifecycle) 
     }
     let router = http::router(&app);
     let server = lifecycle.spawn("http", serve_on(listener, router, lifecycle.clone()));
+    jobs::start(&app);
     tracing::info!(%local_addr, "listening");
     Ok(Running { local_addr, app, server })
 }

@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     /// Port of the API, instead of the configured one; 0 takes any free port.
     #[arg(long)]
     port: Option<u16>,
-    /// A file that is written when requests are taken: {"url": …, "pid": …}.
+    /// A file that is written when requests are taken and the last run's leftovers are settled: {"url": …, "pid": …}.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }
@@ -52,12 +52,13 @@ pub(super) async fn run(arguments: Arguments, environment: &Environment) -> anyh
     let drain_timeout = config.server.drain_timeout;
     let running = bootstrap::serve(Arc::new(config), metrics, lifecycle.clone()).await?;
     let ready = arguments.ready_file.as_deref();
-    if let Some(path) = ready {
+    let draining = lifecycle.draining();
+    let reconciled = draining.run_until_cancelled(running.app.upkeep.reconciled()).await.is_some();
+    if let Some(path) = ready.filter(|_| reconciled) {
         let content = serde_json::json!({"url": format!("http://{}", running.local_addr), "pid": std::process::id()});
         files::write_private(path, &format!("{content}\n"))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let draining = lifecycle.draining();
     let server = lifecycle.spawn("server", running.wait());
     draining.cancelled().await;
     if let Some(path) = ready {

@@ -28,6 +28,8 @@ pub struct Readiness {
     pub signing_secret: bool,
     /// The process is draining and takes no new work.
     pub draining: bool,
+    /// What the last run left open has been settled. Not a gate: requests are taken meanwhile.
+    pub reconciled: bool,
 }
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -55,5 +57,15 @@ async fn get_readiness(State(app): State<App>) -> (StatusCode, Json<Readiness>) 
     let draining = app.lifecycle.is_draining();
     let ready = database && migrations && !draining;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, database, migrations, signing_secret: true, draining }))
+    (
+        status,
+        Json(Readiness {
+            ready,
+            database,
+            migrations,
+            signing_secret: true,
+            draining,
+            reconciled: app.upkeep.is_reconciled(),
+        }),
+    )
 }

@@ -70,10 +70,16 @@ pub async fn take(connection: &mut PgConnection, digest: &Digest) -> sqlx::Resul
     }))
 }
 
-/// Removes tickets that expired unused.
+/// Removes up to `limit` tickets that expired unused.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn system_prune(connection: &mut PgConnection) -> sqlx::Result<u64> {
-    Ok(sqlx::query!("DELETE FROM tickets WHERE expires_at < now()").execute(connection).await?.rows_affected())
+pub async fn system_prune(connection: &mut PgConnection, limit: i64) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM tickets WHERE digest IN (SELECT digest FROM tickets WHERE expires_at < now() LIMIT $1)",
+        limit,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
 }

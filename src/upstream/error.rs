@@ -19,6 +19,9 @@ impl From<AgsError> for Error {
         if retryable {
             mapped = mapped.with_retry_after(Duration::from_secs(1));
         }
+        if let Some(field) = error.code().and_then(field_of) {
+            mapped = mapped.with_field(field, "the cloud does not accept it");
+        }
         mapped.with_source(error)
     }
 }
@@ -36,7 +39,7 @@ fn classify(error: &AgsError) -> (Code, String) {
         let detail = "The cloud refused the gateway's credentials, or they do not permit this. Tell its operators.";
         return (Code::UpstreamError, detail.into());
     }
-    if error.not_found() {
+    if error.not_found() && error.code().and_then(field_of).is_none() {
         return (Code::NotFound, "The cloud does not know this any more.".into());
     }
     match error.kind() {
@@ -54,30 +57,41 @@ fn classify(error: &AgsError) -> (Code, String) {
     }
 }
 
+/// The field of a request that a refusal is about, as callers of this API write it.
+fn field_of(code: &str) -> Option<&'static str> {
+    Some(match code {
+        codes::INVALID_ROLE_ARN | codes::MISSING_ROLE_ARN => "role_arn",
+        codes::INVALID_SUBNET_ID | codes::SUBNET_NOT_FOUND | codes::MISSING_VPC_PARAMETERS => "network.subnet_ids",
+        codes::INVALID_SECURITY_GROUP_ID | codes::SECURITY_GROUP_NOT_FOUND => "network.security_group_ids",
+        codes::INVALID_STORAGE_MOUNT | codes::STORAGE_MOUNT_NOT_FOUND => "storage_mounts",
+        codes::INVALID_MOUNT_OPTION => "mounts",
+        codes::INVALID_TIMEOUT => "timeout",
+        codes::INVALID_TOOL_TYPE => "type",
+        _ => return None,
+    })
+}
+
 fn by_api_code(code: &str) -> (Code, String) {
     let is = |parent: &str| codes::is(code, parent);
-    let hint = match code {
-        "InvalidParameterValue.RoleArn" | "MissingParameter.RoleArn" => "Check `role_arn`.",
-        "InvalidParameterValue.SubnetId" | "MissingParameter.VPCParameters" => "Check `network.subnet_ids`.",
-        "InvalidParameterValue.SecurityGroupId" => "Check `network.security_group_ids`.",
-        "InvalidParameterValue.StorageMount" => "Check `storage_mounts`.",
-        "InvalidParameterValue.MountOption" => "Check `mounts`: each must name a storage mount of the tool.",
-        "InvalidParameterValue.Timeout" => "Check `timeout`.",
-        "InvalidParameterValue.ToolType" => "Check `type`.",
-        "FailedOperation.StorageMount" => "Mounting the storage failed: check that it exists and the role may read it.",
-        _ => "",
+    let hint = match (code, field_of(code)) {
+        (codes::FAILED_STORAGE_MOUNT, _) => {
+            "Mounting the storage failed: check that it exists and the role may read it.".to_owned()
+        }
+        (_, Some(field)) => format!("Check `{field}`."),
+        (_, None) => String::new(),
     };
-    let (code, text) = if is("InvalidParameter") || is("InvalidParameterValue") || is("MissingParameter") {
-        (Code::ValidationFailed, "The cloud refused a parameter.")
-    } else if is("ResourceInUse") {
-        (Code::ToolInUse, "The cloud says that it is still in use.")
-    } else if is("UnsupportedOperation") {
-        (Code::InvalidState, "The cloud does not support this in the present state.")
-    } else if is("ResourceUnavailable") || is("ResourceInsufficient") {
-        (Code::UpstreamUnavailable, "The cloud has no capacity for this now, or the tool is not usable.")
-    } else {
-        (Code::UpstreamError, "The cloud failed.")
-    };
+    let (code, text) =
+        if ["InvalidParameter", "InvalidParameterValue", "MissingParameter", "ResourceNotFound"].into_iter().any(is) {
+            (Code::ValidationFailed, "The cloud refused a parameter.")
+        } else if is("ResourceInUse") {
+            (Code::ToolInUse, "The cloud says that it is still in use.")
+        } else if is("UnsupportedOperation") {
+            (Code::InvalidState, "The cloud does not support this in the present state.")
+        } else if is("ResourceUnavailable") || is("ResourceInsufficient") {
+            (Code::UpstreamUnavailable, "The cloud has no capacity for this now, or the tool is not usable.")
+        } else {
+            (Code::UpstreamError, "The cloud failed.")
+        };
     (code, format!("{text} {hint}").trim_end().to_owned())
 }
 

@@ -10,6 +10,8 @@ pub(super) const REGION: &str = "ap-guangzhou";
 pub(super) const SECRET_ID: &str = "AKIDagsemulatorlocal";
 /// The tool of an instance that names none.
 pub(super) const DEFAULT_TOOL: &str = "sandbox";
+/// The emulator has these for every account.
+const BUILT_IN_TOOLS: [&str; 2] = ["code-interpreter-v1", "base"];
 
 const LOCAL_ORIGINS: [&str; 6] = [
     "http://localhost:*",
@@ -38,11 +40,14 @@ pub(super) fn render(database_url: &str, emulator: SocketAddr) -> anyhow::Result
         ("connect_to", emulator.to_string().into()),
         ("credentials", credentials.into()),
     ]);
+    let shared = Value::from(BUILT_IN_TOOLS.map(Value::from).to_vec());
+    let tools = table([("default_tool", DEFAULT_TOOL.into()), ("shared", shared)]);
     let whole = table([
         ("server", server.into()),
         ("database", table([("url", database_url.into())]).into()),
         ("auth", table([("secret_file", "auth.key".into())]).into()),
-        ("tools", table([("default_tool", DEFAULT_TOOL.into())]).into()),
+        ("tools", tools.into()),
+        ("jobs", table([("claim", "5s".into()), ("missing_grace", "2s".into())]).into()),
         ("upstreams", table([("local", upstream.into())]).into()),
     ]);
     Ok(format!("# Written by `ags-gateway dev` at every start.\n{}", toml::to_string(&whole)?))

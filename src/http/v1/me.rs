@@ -1,5 +1,6 @@
 //! Who am I?
 
+use axum::extract::State;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -14,6 +15,7 @@ use crate::{
         openapi::Failures,
     },
     ids::{InstanceId, KeyId, TeamId},
+    storage::usage,
 };
 
 /// The caller.
@@ -23,6 +25,16 @@ pub struct Me {
     pub key: MyKey,
     pub scopes: Vec<Scope>,
     pub limits: Quotas,
+    pub usage: Usage,
+}
+
+/// What counts against the limits at this moment.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Usage {
+    /// Instances that have not ended.
+    pub instances: u64,
+    /// Commands that run.
+    pub execs: u64,
 }
 
 /// The caller's team.
@@ -48,10 +60,11 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(get_me))
 }
 
-/// The team, scopes and limits of the key that calls.
+/// The team, scopes, limits and usage of the key that calls.
 #[utoipa::path(get, path = "/v1/me", operation_id = "get_me", tag = "service",
     responses((status = 200, body = Me), Failures))]
-async fn get_me(Authenticated(caller): Authenticated) -> Result<Json<Me>> {
+async fn get_me(State(app): State<App>, Authenticated(caller): Authenticated) -> Result<Json<Me>> {
+    let used = usage::of(&mut *app.pool.acquire().await?, caller.team_id()).await?;
     Ok(Json(Me {
         team: MyTeam { id: caller.team.id.clone(), name: caller.team.name.clone() },
         key: MyKey {
@@ -63,5 +76,6 @@ async fn get_me(Authenticated(caller): Authenticated) -> Result<Json<Me>> {
         },
         scopes: caller.scopes.iter().collect(),
         limits: caller.team.quotas.clone(),
+        usage: Usage { instances: used.instances, execs: used.execs },
     }))
 }
