@@ -13,7 +13,10 @@ use tokio::net::TcpListener;
 
 use crate::{
     access::Access,
-    app::{App, Parts, Upkeep},
+    app::{
+        App, Parts, Upkeep,
+        exec::{self, Execs},
+    },
     auth::{Authenticator, Tickets},
     clock::{self, SharedClock},
     config::{Config, Database},
@@ -72,9 +75,11 @@ pub async fn build(config: Arc<Config>, pool: PgPool, metrics: Metrics, lifecycl
     );
     let deployment = storage::deployment_id(&mut *pool.acquire().await?).await?;
     let clock: SharedClock = Arc::new(clock::System);
+    let ids = Ids::new(Arc::clone(&clock));
     let peppers = Arc::new(Peppers::derive(&config.auth.secret, config.auth.previous_secret.as_ref()));
     Ok(App::new(Parts {
-        ids: Ids::new(Arc::clone(&clock)),
+        execs: Execs::new(&ids.token()),
+        ids,
         auth: Authenticator::new(pool.clone(), Arc::clone(&peppers)),
         tickets: Tickets::new(pool.clone(), Arc::clone(&peppers), config.auth.ticket_ttl),
         upstreams: Upstreams::build(&config)?,
@@ -106,6 +111,7 @@ pub async fn serve(config: Arc<Config>, metrics: Metrics, lifecycle: Lifecycle) 
         lifecycle.spawn("metrics", serve_on(metrics, http::metrics_router(&app), lifecycle.clone()));
     }
     let router = http::router(&app);
+    lifecycle.spawn("exec-leases", exec::leases::keep(app.clone()));
     let server = lifecycle.spawn("http", serve_on(listener, router, lifecycle.clone()));
     jobs::start(&app);
     tracing::info!(%local_addr, "listening");

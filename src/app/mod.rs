@@ -1,5 +1,6 @@
 //! Use cases over a [`Caller`](crate::auth::Caller): each operation reads as one function with one error path.
 
+pub mod exec;
 pub mod idempotency;
 pub mod instances;
 pub mod keys;
@@ -13,6 +14,7 @@ use std::{ops::Deref, sync::Arc};
 
 use sqlx::PgPool;
 
+use self::exec::Execs;
 pub use self::upkeep::Upkeep;
 use crate::{
     access::Access,
@@ -41,6 +43,7 @@ pub struct Parts {
     pub tickets: Tickets,
     pub upstreams: Upstreams,
     pub access: Access,
+    pub execs: Execs,
     pub lifecycle: Lifecycle,
     pub metrics: Metrics,
     /// The identity stamped on what this deployment makes in the cloud.

@@ -42,6 +42,13 @@ macro_rules! scopes {
                 }
             )*
 
+            /// Seeing what commands do: whoever may run them, too.
+            #[derive(Clone, Copy, Debug)]
+            pub struct ExecOrExecRead;
+            impl super::Permission for ExecOrExecRead {
+                const ANY_OF: &'static [Scope] = &[Scope::Exec, Scope::ExecRead];
+            }
+
             /// Managing keys: one's own team's, or as an administrator everybody's.
             #[derive(Clone, Copy, Debug)]
             pub struct KeysOrAdmin;

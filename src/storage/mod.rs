@@ -3,6 +3,7 @@
 //! A function takes the [`TeamId`](crate::ids::TeamId) whose rows it may touch; those named `system_*` and the look-up of
 //! credentials see every team's.
 
+pub mod execs;
 pub mod idempotency;
 pub mod instances;
 pub mod keys;

@@ -1,5 +1,6 @@
 //! The gateway's own API, version 1: DTOs and handlers of about ten lines.
 
+mod exec;
 mod instances;
 mod keys;
 mod me;
@@ -18,4 +19,5 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(keys::routes())
         .merge(tools::routes())
         .merge(instances::routes())
+        .merge(exec::routes())
 }

@@ -1,0 +1,239 @@
+//! What callers send and get.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+
+use super::encode::milliseconds;
+use crate::{
+    domain::{
+        duration::Seconds,
+        exec::{Command, Cursor, Exec, ExecStatus, Exit, PtySize, Reason, Signal, Spec, UnknownSignal},
+        page::PageRequest,
+    },
+    error::{Error, Result},
+    http::extract::{FromQuery, QueryReader},
+    ids::{ExecId, InstanceId, KeyId},
+};
+
+/// A command to be run.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExecRequest {
+    /// A line for `/bin/bash -l -c`, or a program and its arguments. May be left out for a terminal: a login shell.
+    #[schema(required = true, example = "echo hello")]
+    pub cmd: Option<Command>,
+    /// Whom it runs as. Default: `root` in custom tools, `user` in code interpreters.
+    #[schema(example = "root")]
+    pub user: Option<String>,
+    /// Absolute, `~`, or relative to the user's home.
+    pub cwd: Option<String>,
+    /// On top of the instance's environment.
+    #[serde(default)]
+    #[schema(required = false)]
+    pub env: BTreeMap<String, String>,
+    /// It is killed then. Default: 60 s when the call waits or streams, none in the background and over WebSocket.
+    #[schema(required = false)]
+    pub timeout: Option<Seconds>,
+    /// Whether it gets an input that can be written to. Without, its input is empty.
+    #[serde(default)]
+    pub stdin: bool,
+    /// Run it in a terminal of this size.
+    #[schema(required = false)]
+    pub pty: Option<PtySize>,
+    /// Answer when it runs. It then lives on by itself.
+    #[serde(default)]
+    pub background: bool,
+    /// A name of the caller's for it.
+    #[schema(min_length = 1, max_length = 128)]
+    pub tag: Option<String>,
+    /// Keep its output in files in the sandbox. Not available yet.
+    #[serde(default)]
+    pub durable: bool,
+    /// Bytes of stdout and of stderr kept for a waiting answer. Default: 1 MiB.
+    #[schema(required = false)]
+    pub output_limit: Option<u64>,
+}
+
+impl ExecRequest {
+    /// # Errors
+    /// `validation_failed` for what is missing or cannot be had. The rest is validated where it is run.
+    pub fn into_spec(self) -> Result<Spec> {
+        if self.durable {
+            return Err(Error::field("durable", "is not available yet"));
+        }
+        let command = match (self.cmd, self.pty) {
+            (Some(command), _) => command,
+            (None, Some(_)) => Command::login_shell(),
+            (None, None) => return Err(Error::field("cmd", "this field is required")),
+        };
+        Ok(Spec {
+            command,
+            user: self.user,
+            cwd: self.cwd,
+            env: self.env,
+            timeout: self.timeout.map(Seconds::to_std),
+            stdin: self.stdin,
+            pty: self.pty,
+            background: self.background,
+            tag: self.tag,
+            output_limit: self.output_limit,
+        })
+    }
+}
+
+/// A command that ran to its end. One that failed is a success of this call.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ExecResult {
+    pub exec_id: ExecId,
+    pub pid: Option<u32>,
+    /// Null when a signal ended it, or its end was not seen.
+    pub exit_code: Option<i32>,
+    #[schema(example = "SIGKILL")]
+    pub signal: Option<String>,
+    pub reason: Reason,
+    pub timed_out: bool,
+    pub error: Option<String>,
+    /// What it wrote; a terminal's output stands here too.
+    pub stdout: String,
+    pub stderr: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "base64")]
+    pub stdout_encoding: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "base64")]
+    pub stderr_encoding: Option<&'static str>,
+    /// Whether output beyond `output_limit` was cut.
+    pub truncated: bool,
+    pub duration_ms: u64,
+}
+
+/// Output as text; in base64, told by the second, when it is none.
+pub fn as_text(bytes: Vec<u8>) -> (String, Option<&'static str>) {
+    match String::from_utf8(bytes) {
+        Ok(text) => (text, None),
+        Err(error) => (BASE64_STANDARD.encode(error.as_bytes()), Some("base64")),
+    }
+}
+
+/// A command.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Exec)]
+pub struct ExecDto {
+    pub id: ExecId,
+    pub instance_id: InstanceId,
+    pub cmd: Command,
+    pub user: String,
+    pub tag: Option<String>,
+    pub background: bool,
+    pub pty: bool,
+    pub status: ExecStatus,
+    pub pid: Option<u32>,
+    pub exit_code: Option<i32>,
+    pub signal: Option<String>,
+    pub reason: Option<Reason>,
+    pub error: Option<String>,
+    pub created_by: KeyId,
+    pub started_at: DateTime<Utc>,
+    pub ended_at: Option<DateTime<Utc>>,
+    pub duration_ms: Option<u64>,
+}
+
+impl From<Exec> for ExecDto {
+    fn from(exec: Exec) -> Self {
+        let exit = exec.exit();
+        Self {
+            id: exec.id,
+            instance_id: exec.instance_id,
+            cmd: exec.command,
+            user: exec.user,
+            tag: exec.tag,
+            background: exec.background,
+            pty: exec.pty,
+            status: exec.status,
+            pid: exec.pid,
+            exit_code: exec.exit_code,
+            signal: exec.signal,
+            reason: exit.as_ref().map(|exit: &Exit| exit.reason),
+            error: exec.error,
+            created_by: exec.created_by,
+            started_at: exec.started_at,
+            ended_at: exec.ended_at,
+            duration_ms: exit.map(|exit| milliseconds(exit.duration)),
+        }
+    }
+}
+
+/// Which signal.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignalRequest {
+    #[schema(example = "SIGINT")]
+    pub signal: String,
+}
+
+/// # Errors
+/// `validation_failed` for what is no signal's name.
+pub fn signal(name: &str) -> Result<Signal> {
+    name.parse().map_err(|error: UnknownSignal| Error::field("signal", error.to_string()))
+}
+
+/// The events there are, where they end, and whether more may come.
+#[derive(Serialize)]
+pub struct OutputDocument {
+    pub events: Vec<Box<RawValue>>,
+    pub cursor: String,
+    pub status: ExecStatus,
+}
+
+/// Which commands.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ExecsQuery {
+    /// `running`, `exited`, `lost`; several are separated by commas.
+    pub status: Vec<ExecStatus>,
+    /// How many items at most.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    #[allow(dead_code, reason = "documentation; `page` holds what was read")]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[allow(dead_code, reason = "documentation; `page` holds what was read")]
+    cursor: Option<String>,
+    #[param(ignore)]
+    pub page: PageRequest,
+}
+
+impl FromQuery for ExecsQuery {
+    fn from_query(query: &mut QueryReader) -> Self {
+        let mut status = Vec::new();
+        for name in query.list("status") {
+            match ExecStatus::from_name(&name) {
+                Some(one) => status.push(one),
+                None => query.error("status", "must be `running`, `exited` or `lost`"),
+            }
+        }
+        Self { status, limit: None, cursor: None, page: query.page() }
+    }
+}
+
+/// Which part of the output.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OutputQuery {
+    /// The cursor of the last event seen. Default: from the beginning.
+    #[param(value_type = Option<String>)]
+    pub after: Option<Cursor>,
+    /// Go on until the command ends. For SSE and NDJSON.
+    #[param(value_type = Option<bool>, default = false)]
+    pub follow: bool,
+}
+
+impl FromQuery for OutputQuery {
+    fn from_query(query: &mut QueryReader) -> Self {
+        Self { after: query.parsed("after"), follow: query.parsed("follow").unwrap_or_default() }
+    }
+}
