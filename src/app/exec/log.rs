@@ -326,7 +326,7 @@ impl State {
                 return place;
             }
             let skipped = (place - entry.at) as usize;
-            let until = entry.data.len().min(skipped + left);
+            let until = entry.data.len().min(skipped.saturating_add(left));
             let data = entry.data.slice(skipped..until);
             left -= data.len();
             place += data.len() as u64;
@@ -337,7 +337,7 @@ impl State {
             && place < self.end
         {
             let skipped = (place - gathering.at) as usize;
-            let until = gathering.data.len().min(skipped + left);
+            let until = gathering.data.len().min(skipped.saturating_add(left));
             let data = Bytes::copy_from_slice(&gathering.data[skipped..until]);
             place += data.len() as u64;
             chunks.push(Chunk { stream: gathering.stream, data, end: place });

@@ -36,8 +36,7 @@ fn exit() -> (Arc<Exit>, u64) {
 }
 
 fn lines(frames: &Frames) -> Vec<Value> {
-    frames
-        .bytes
+    frames.bytes[..]
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
         .map(|line| serde_json::from_slice(line).unwrap())
