@@ -60,8 +60,12 @@ codes! {
     ToolInUse = "tool_in_use", 409, false, "The tool has live instances";
     ToolTypeUnsupported = "tool_type_unsupported", 409, false, "The tool's type does not allow this";
     AlreadyExists = "already_exists", 409, false, "It exists already";
+    IsADirectory = "is_a_directory", 409, false, "It is a directory";
+    NotADirectory = "not_a_directory", 409, false, "It is not a directory";
+    NotAFile = "not_a_file", 409, false, "It is not a regular file";
     IdempotencyInProgress = "idempotency_in_progress", 409, true, "The first call with this key still runs";
     OutputExpired = "output_expired", 410, false, "The output has left the window";
+    PreconditionFailed = "precondition_failed", 412, false, "A precondition does not hold";
     BodyTooLarge = "body_too_large", 413, false, "The body is too large";
     UnsupportedMediaType = "unsupported_media_type", 415, false, "The content type is not supported";
     RangeNotSatisfiable = "range_not_satisfiable", 416, false, "The range lies outside the file";

@@ -1,6 +1,7 @@
 //! Use cases over a [`Caller`](crate::auth::Caller): each operation reads as one function with one error path.
 
 pub mod exec;
+pub mod files;
 pub mod idempotency;
 pub mod instances;
 pub mod keys;

@@ -4,6 +4,7 @@ pub mod checks;
 pub mod credential;
 pub mod duration;
 pub mod exec;
+pub mod file;
 pub mod instance;
 mod open_enum;
 pub mod page;

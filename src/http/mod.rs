@@ -74,12 +74,32 @@ fn cors(server: &Server) -> CorsLayer {
         .allow_origin(AllowOrigin::predicate(move |origin, _| allowed(origin)))
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers(
-            ["authorization", "content-type", "x-api-key", "x-request-id", "idempotency-key", "last-event-id", "range"]
-                .map(HeaderName::from_static),
+            [
+                "authorization",
+                "content-type",
+                "x-api-key",
+                "x-request-id",
+                "idempotency-key",
+                "last-event-id",
+                "range",
+                "if-none-match",
+                "if-modified-since",
+            ]
+            .map(HeaderName::from_static),
         )
         .expose_headers(
-            ["x-request-id", "retry-after", "ratelimit", "ratelimit-policy", "idempotency-replayed", "content-range"]
-                .map(HeaderName::from_static),
+            [
+                "x-request-id",
+                "retry-after",
+                "ratelimit",
+                "ratelimit-policy",
+                "idempotency-replayed",
+                "content-disposition",
+                "content-range",
+                "accept-ranges",
+                "etag",
+            ]
+            .map(HeaderName::from_static),
         )
 }
 

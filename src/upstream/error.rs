@@ -95,6 +95,29 @@ fn by_api_code(code: &str) -> (Code, String) {
     (code, format!("{text} {hint}").trim_end().to_owned())
 }
 
+/// How the daemon's texts end, which calls whatever the kernel refused `internal` (PROTOCOLS D.6, D.8).
+const SYSTEM_ERRORS: [(&str, Code); 13] = [
+    ("permission denied", Code::PermissionDenied),
+    ("operation not permitted", Code::PermissionDenied),
+    ("read-only file system", Code::PermissionDenied),
+    ("no space left on device", Code::NoSpace),
+    ("disk quota exceeded", Code::NoSpace),
+    ("is a directory", Code::IsADirectory),
+    ("not a directory", Code::NotADirectory),
+    ("file exists", Code::AlreadyExists),
+    ("directory not empty", Code::AlreadyExists),
+    ("device or resource busy", Code::InvalidState),
+    ("file name too long", Code::ValidationFailed),
+    ("invalid argument", Code::ValidationFailed),
+    ("invalid cross-device link", Code::ValidationFailed),
+];
+
+/// What the kernel said, at the end of the daemon's text.
+fn by_system_error(said: &str) -> Option<Code> {
+    let said = said.rsplit_once(" (os error ").map_or(said, |(text, _)| text).to_ascii_lowercase();
+    SYSTEM_ERRORS.iter().find(|(text, _)| said.ends_with(text)).map(|(_, code)| *code)
+}
+
 /// The error for a call into an instance that failed.
 #[must_use]
 pub fn in_instance(instance: &Instance, error: EnvdError) -> Error {
@@ -121,8 +144,34 @@ pub fn in_instance(instance: &Instance, error: EnvdError) -> Error {
             Error::new(Code::UpstreamUnavailable, detail)
         }
         EnvdErrorKind::Unauthenticated => Error::new(Code::UpstreamError, "The sandbox refused the gateway's token."),
+        EnvdErrorKind::Internal => {
+            let code = said.as_deref().and_then(by_system_error).unwrap_or(Code::UpstreamError);
+            Error::new(code, or("The sandbox's daemon failed."))
+        }
         _ => Error::new(Code::UpstreamError, or("The sandbox's daemon failed.")),
     };
     let retryable = error.retryable();
     mapped.retryable(retryable).with_sandbox(instance.reference()).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_refused_has_a_code_of_its_own() {
+        let cases = [
+            ("error opening file '/x': open /x: permission denied", Some(Code::PermissionDenied)),
+            ("error opening file '/x': Permission denied (os error 13)", Some(Code::PermissionDenied)),
+            ("error renaming: rename /a /b: file exists", Some(Code::AlreadyExists)),
+            ("error renaming: Directory not empty (os error 39)", Some(Code::AlreadyExists)),
+            ("error writing file: No space left on device (os error 28)", Some(Code::NoSpace)),
+            ("error reading file: lstat /f/x: not a directory", Some(Code::NotADirectory)),
+            ("error opening 'permission denied': it exploded", None),
+            ("", None),
+        ];
+        for (said, code) in cases {
+            assert_eq!(by_system_error(said), code, "{said}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use http::header::{self, HeaderName};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -17,14 +17,17 @@ use serde::Deserialize;
 
 use crate::client::EnvdClient;
 use crate::error::{Dialect, EnvdError, EnvdErrorKind};
+use crate::gunzip::gunzip;
 use crate::idle::{self, Progress};
 use crate::rpc::{read_up_to, refusal};
-use crate::transport::{self, BoxError, body_error};
+use crate::transport::{self, Body, BoxError, body_error};
 
 /// All but RFC 3986's unreserved characters: the same to a form decoder and to a URI decoder.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// The receipt of one upload, with room for a long path.
 const MAX_RECEIPT: usize = 1024 * 1024;
+
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
 const CONDITIONS: [HeaderName; 6] = [
     header::RANGE,
@@ -49,7 +52,7 @@ const DESCRIPTION: [HeaderName; 8] = [
 /// A file on its way out.
 #[derive(Debug)]
 pub struct Download {
-    /// 200, 206 (a range), 304 (not modified) or 416 (no such range).
+    /// 200, 206 (a range), 304 (not modified), 412 (a precondition does not hold) or 416 (no such range).
     pub status: StatusCode,
     /// Content-Type, -Length, -Range, -Encoding and -Disposition, Accept-Ranges, Last-Modified, ETag, as far as given.
     pub headers: HeaderMap,
@@ -64,18 +67,26 @@ pub struct DownloadBody(BoxStream<'static, Result<Bytes, EnvdError>>);
 
 impl DownloadBody {
     fn new(body: Incoming, idle_timeout: Option<Duration>) -> Self {
-        let chunks = stream::try_unfold(body, move |mut body| async move {
-            loop {
-                let Some(frame) = idle::within(idle_timeout, body.frame()).await? else {
-                    return Ok(None);
-                };
-                if let Ok(data) = frame.map_err(body_error)?.into_data() {
-                    return Ok(Some((data, body)));
-                }
-            }
-        });
-        Self(chunks.boxed())
+        Self(chunks(body, idle_timeout).boxed())
     }
+
+    /// Of a body in gzip, what was compressed.
+    fn decompressed(body: Incoming, idle_timeout: Option<Duration>) -> Self {
+        Self(gunzip(chunks(body, idle_timeout).boxed()).boxed())
+    }
+}
+
+fn chunks(body: Incoming, idle_timeout: Option<Duration>) -> impl Stream<Item = Result<Bytes, EnvdError>> {
+    stream::try_unfold(body, move |mut body| async move {
+        loop {
+            let Some(frame) = idle::within(idle_timeout, body.frame()).await? else {
+                return Ok(None);
+            };
+            if let Ok(data) = frame.map_err(body_error)?.into_data() {
+                return Ok(Some((data, body)));
+            }
+        }
+    })
 }
 
 impl Stream for DownloadBody {
@@ -125,15 +136,43 @@ impl EnvdClient {
     ) -> Result<Download, EnvdError> {
         let mut request = self.request(Method::GET, &files_uri(path, user), transport::empty())?;
         copy_headers(&CONDITIONS, conditions, request.headers_mut());
+        let (response, headers) = self.described(request).await?;
+        let (status, idle_timeout) = (response.status(), self.transport.settings().idle_timeout);
+        Ok(Download { status, headers, body: DownloadBody::new(response.into_body(), idle_timeout) })
+    }
+
+    /// Reads a file of which the file system does not tell the length, such as those in `/proc` and `/sys`: uncompressed
+    /// the daemon sends as many bytes as `stat` says, compressed all that there are (PROTOCOLS D.8). They arrive
+    /// decompressed, and without a Content-Length.
+    ///
+    /// # Errors
+    /// As [`download`](Self::download).
+    pub async fn download_unsized(&self, path: &str, user: Option<&str>) -> Result<Download, EnvdError> {
+        let mut request = self.request(Method::GET, &files_uri(path, user), transport::empty())?;
+        request.headers_mut().insert(header::ACCEPT_ENCODING, GZIP);
+        let (response, mut headers) = self.described(request).await?;
+        let (status, idle_timeout) = (response.status(), self.transport.settings().idle_timeout);
+        let body = match headers.remove(header::CONTENT_ENCODING) {
+            Some(encoding) if encoding == GZIP => {
+                headers.remove(header::CONTENT_LENGTH);
+                DownloadBody::decompressed(response.into_body(), idle_timeout)
+            }
+            Some(_) => return Err(EnvdError::protocol("an encoding that was not asked for")),
+            // Daemons before 0.5.3 do not compress.
+            None => DownloadBody::new(response.into_body(), idle_timeout),
+        };
+        Ok(Download { status, headers, body })
+    }
+
+    async fn described(&self, request: Request<Body>) -> Result<(Response<Incoming>, HeaderMap), EnvdError> {
         let idle_timeout = self.transport.settings().idle_timeout;
         let response = idle::within(idle_timeout, self.send(request)).await??;
-        let status = response.status();
-        if !matches!(status.as_u16(), 200 | 206 | 304 | 416) {
+        if !matches!(response.status().as_u16(), 200 | 206 | 304 | 412 | 416) {
             return idle::within(idle_timeout, refusal(Dialect::Rest, response)).await.and_then(Err);
         }
         let mut headers = HeaderMap::new();
         copy_headers(&DESCRIPTION, response.headers(), &mut headers);
-        Ok(Download { status, headers, body: DownloadBody::new(response.into_body(), idle_timeout) })
+        Ok((response, headers))
     }
 
     /// Writes a file, replacing what was there and creating missing parents. With a body of known

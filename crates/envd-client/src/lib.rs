@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod filesystem;
 mod frame;
+mod gunzip;
 mod idle;
 mod process;
 mod rpc;

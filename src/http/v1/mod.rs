@@ -1,6 +1,7 @@
 //! The gateway's own API, version 1: DTOs and handlers of about ten lines.
 
 mod exec;
+mod files;
 mod instances;
 mod keys;
 mod me;
@@ -20,4 +21,5 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(tools::routes())
         .merge(instances::routes())
         .merge(exec::routes())
+        .merge(files::routes())
 }
