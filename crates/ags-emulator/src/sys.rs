@@ -5,6 +5,8 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::pty::PtyMaster;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::unistd::{ForkResult, Gid, Uid};
 use tokio::io::unix::AsyncFd;
@@ -140,13 +142,17 @@ pub fn receive_message(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<
     Ok((message.bytes, received))
 }
 
-/// Wraps the master side of a new terminal.
+/// Wraps the master side of a terminal, which has to be in non-blocking mode.
 ///
 /// # Errors
-/// It cannot be registered with the runtime.
-pub fn terminal(master: OwnedFd) -> Result<pty_process::Pty, pty_process::Error> {
-    // SAFETY: the caller owns this descriptor, which `openpty` has just made.
-    unsafe { pty_process::Pty::from_fd(master) }
+/// It cannot be registered with the runtime, or would block it.
+pub fn terminal(master: PtyMaster) -> Result<pty_process::Pty, pty_process::Error> {
+    let flags = OFlag::from_bits_retain(fcntl(&master, FcntlArg::F_GETFL).map_err(io::Error::from)?);
+    if !flags.contains(OFlag::O_NONBLOCK) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
+    }
+    // SAFETY: the descriptor is that of a terminal's master side, ours alone and, as just checked, non-blocking.
+    unsafe { pty_process::Pty::from_fd(master.into()) }
 }
 
 /// Registers a descriptor with the runtime.

@@ -6,7 +6,9 @@ use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use nix::pty::{OpenptyResult, Winsize, openpty};
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 use pty_process::{OwnedReadPty, OwnedWritePty};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
@@ -90,12 +92,17 @@ pub fn spawn(spec: Spec) -> io::Result<Spawned> {
 }
 
 fn connect_terminal(command: &mut Command, size: Size, user: &User) -> io::Result<(OwnedReadPty, OwnedWritePty)> {
-    let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
-    let OpenptyResult { master, slave } = openpty(Some(&size), None)?;
+    // Another process started meanwhile must not inherit either side, or the terminal would never end.
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = posix_openpt(flags | OFlag::O_NONBLOCK)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let slave = nix::fcntl::open(ptsname_r(&master)?.as_str(), flags, Mode::empty())?;
     if user.foreign {
         nix::unistd::fchown(&slave, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(TTY_GROUP)))?;
     }
     command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
     let terminal = sys::terminal(master).map_err(io::Error::other)?;
+    terminal.resize(pty_process::Size::new(size.rows, size.cols)).map_err(io::Error::other)?;
     Ok(terminal.into_split())
 }
