@@ -1,6 +1,8 @@
 //! HTTP and Connect by hand: what goes over the wire is what the tests say.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ags_emulator::instance::Instance;
 use anyhow::{Context as _, ensure};
@@ -16,6 +18,9 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// The daemon's port.
 pub const ENVD: u16 = 49983;
+
+/// Longer than any silence that a test waits out.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A whole answer.
 #[derive(Debug)]
@@ -150,6 +155,15 @@ pub struct Ran {
     pub trailer: Value,
 }
 
+impl fmt::Display for Ran {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for output in [&self.stdout, &self.stderr, &self.pty] {
+            write!(f, "{:?} ", String::from_utf8_lossy(output))?;
+        }
+        Ok(())
+    }
+}
+
 impl Ran {
     pub fn out(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
@@ -169,7 +183,8 @@ impl Frames {
                     return Ok(Some((flags, serde_json::from_slice(&payload)?)));
                 }
             }
-            match self.body.frame().await {
+            let more = tokio::time::timeout(PATIENCE, self.body.frame()).await;
+            match more.context("the stream is silent")? {
                 Some(frame) => self.buffer.extend(frame?.into_data().ok()),
                 None => return Ok(None),
             }
@@ -201,14 +216,15 @@ impl Frames {
             }
             ran.take(&payload["event"])?;
         }
-        anyhow::bail!("no end of stream after {ran:?}")
+        anyhow::bail!("no end of stream after {ran}")
     }
 
     /// Reads until the terminal or the output has said this.
     pub async fn until(&mut self, ran: &mut Ran, text: &str) -> anyhow::Result<()> {
         let said = |ran: &Ran| [&ran.pty, &ran.stdout].iter().any(|out| String::from_utf8_lossy(out).contains(text));
         while !said(ran) {
-            ran.take(&self.message().await?["event"])?;
+            let message = self.message().await.with_context(|| format!("waiting for {text:?} after {ran}"))?;
+            ran.take(&message["event"])?;
         }
         Ok(())
     }

@@ -61,8 +61,9 @@ async fn control_characters_are_signals() -> anyhow::Result<()> {
     let mut frames = client.stream("process.Process/Start", terminal(80, 24)).await?;
     let pid = frames.started().await?;
     let mut said = Ran::default();
-    typed(&client, pid, "echo go; sleep 60\n").await?;
-    frames.until(&mut said, "\ngo").await?;
+    // The shell in front says so once it is in the foreground: a Ctrl+C before that would miss it.
+    typed(&client, pid, "sh -c 'echo go; sleep 60'\n").await?;
+    frames.until(&mut said, "go\r\n").await?;
     typed(&client, pid, "\u{3}echo aw''ake\n").await?;
     frames.until(&mut said, "awake").await?;
     typed(&client, pid, "\u{4}").await?;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Query, State};
@@ -20,6 +21,9 @@ use crate::envd::paths::base_name;
 use crate::envd::rest_error::RestError;
 use crate::envd::signature::Operation;
 use crate::envd::users::User;
+
+/// How long the rest of a refused body is read.
+const READ_OUT: Duration = Duration::from_secs(10);
 
 /// What was written, in the answer.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -70,19 +74,30 @@ struct Target<'a> {
 type Content = BoxStream<'static, io::Result<Bytes>>;
 
 impl Target<'_> {
-    async fn raw(&self, body: Content) -> Result<Written, RestError> {
+    async fn raw(&self, mut body: Content) -> Result<Written, RestError> {
         let path = self
             .path
             .as_deref()
             .ok_or_else(|| RestError::bad_request("path query parameter is required for raw body upload"))?;
         let path = query::resolve(self.daemon, path, &self.user)?;
-        writer::write(&path, &self.user, body).await?;
-        Ok(Written::file(&path))
+        let result = writer::write(&path, &self.user, &mut body).await;
+        if result.is_err() {
+            read_out(async { while body.try_next().await.is_ok_and(|bytes| bytes.is_some()) {} }).await;
+        }
+        result.map(|()| Written::file(&path))
     }
 
     async fn form(&self, content_type: &str, body: Content) -> Result<Vec<Written>, RestError> {
         let boundary = multer::parse_boundary(content_type).map_err(|error| malformed(&error))?;
         let mut form = Multipart::new(body, boundary);
+        let result = self.parts(&mut form).await;
+        if result.is_err() {
+            read_out(async { while form.next_field().await.is_ok_and(|part| part.is_some()) {} }).await;
+        }
+        result
+    }
+
+    async fn parts(&self, form: &mut Multipart<'_>) -> Result<Vec<Written>, RestError> {
         let mut written: Vec<Written> = Vec::new();
         while let Some(part) = form.next_field().await.map_err(|error| malformed(&error))? {
             if part.name() != Some("file") {
@@ -104,6 +119,12 @@ impl Target<'_> {
         }
         Ok(written)
     }
+}
+
+/// Reads what is left of a refused body, within limits: a client that is still sending would see a broken connection
+/// instead of the reason.
+async fn read_out(rest: impl Future<Output = ()>) {
+    let _too_long = tokio::time::timeout(READ_OUT, rest).await;
 }
 
 fn malformed(error: &multer::Error) -> RestError {
