@@ -22,7 +22,7 @@ use crate::control::front::{self, SignedCall};
 use crate::e2b::{self, E2bCall};
 use crate::edge::proxy::Proxy;
 use crate::edge::route::{Route, route};
-use crate::instance::{Launch, Launcher, LauncherSettings};
+use crate::instance::{Launch, Launcher, LauncherSettings, remove_state};
 use crate::settings::{Backing, Settings};
 use crate::simulated::Simulated;
 
@@ -104,13 +104,10 @@ async fn launcher(settings: &Settings) -> io::Result<Arc<dyn Launch>> {
 
 /// A run that was killed leaves the files of its instances behind.
 fn remove_leftovers(instances_dir: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(instances_dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io::Error::new(
-            error.kind(),
-            format!("cannot remove what a former run left in {}: {error}", instances_dir.display()),
-        )),
-        _ => Ok(()),
-    }
+    remove_state(instances_dir).map_err(|error| {
+        let text = format!("cannot remove what a former run left in {}: {error}", instances_dir.display());
+        io::Error::new(error.kind(), text)
+    })
 }
 
 async fn bind(address: SocketAddr) -> io::Result<TcpListener> {

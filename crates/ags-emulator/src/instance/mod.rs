@@ -10,6 +10,7 @@ pub mod link;
 mod network;
 mod probe;
 
+pub use handle::remove_state;
 pub use launcher::{Launcher, LauncherSettings};
 
 /// The search path inside, as the official images have it.
