@@ -114,6 +114,7 @@ impl From<IdleBody> for Idle {
 /// An instance to be started. What is left out comes from its tool.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"tool": "code-interpreter-v1", "timeout": "5m", "metadata": {"purpose": "trying it out"}}))]
 pub struct CreateInstance {
     /// Id or name of a tool; may be left out where a default is configured.
     #[schema(example = "code-interpreter-v1")]
@@ -168,6 +169,7 @@ impl From<CreateInstance> for app::instances::Wanted {
 /// What is left out stays as it is.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"timeout": "10m"}))]
 pub struct UpdateInstance {
     /// How long it lives from now on. Not with `expires_at`.
     #[schema(required = false)]
@@ -211,6 +213,7 @@ pub struct PauseInstance {
 /// How to resume.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"timeout": "5m"}))]
 pub struct ResumeInstance {
     /// How long it lives from now on; left out, as long as it had left.
     #[schema(required = false)]

@@ -84,6 +84,7 @@ impl From<Minted> for MintedKey {
 /// A key to be minted. It is never wider than the key that mints it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "ci", "scopes": ["instances:read", "instances:write", "exec"], "expires_in": "24h"}))]
 pub struct CreateKey {
     #[schema(min_length = 1, max_length = 50)]
     pub name: String,
@@ -112,6 +113,7 @@ pub enum KeyKind {
 /// How to rotate.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"grace": "1h"}))]
 pub struct RotateKey {
     /// How long the old secret stays valid. Default: it ends at once.
     #[schema(required = false)]

@@ -50,6 +50,7 @@ impl From<Team> for TeamDto {
 /// A team to be made. Quotas that are left out have defaults; grants that are left out grant next to nothing.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "research", "quotas": {"max_instances": 20}}))]
 pub struct CreateTeam {
     #[schema(min_length = 1, max_length = 50)]
     pub name: String,
@@ -62,6 +63,7 @@ pub struct CreateTeam {
 /// What is left out stays as it is. Grants are replaced as a whole.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"quotas": {"max_instances": 50}}))]
 pub struct UpdateTeam {
     #[serde(default)]
     pub quotas: QuotasPatch,

@@ -111,6 +111,7 @@ impl From<Tool> for ToolDto {
 /// A tool to be made. What is left out comes from the configuration, for type `custom`; the cloud decides for the others.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "my-tool", "type": "custom", "default_timeout": "10m"}))]
 pub struct CreateTool {
     /// Unique in the team.
     #[schema(min_length = 1, max_length = 50, example = "my-tool")]
@@ -184,6 +185,7 @@ impl From<CreateTool> for app::tools::Wanted {
 /// What is left out stays as it is. Lists and maps are replaced as a whole; of `resources` and `probe` only what is given.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"description": "what it is for"}))]
 pub struct UpdateTool {
     #[schema(min_length = 1, max_length = 50)]
     pub name: Option<String>,

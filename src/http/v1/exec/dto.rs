@@ -23,6 +23,7 @@ use crate::{
 /// A command to be run.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"cmd": "echo hello", "timeout": "30s"}))]
 pub struct ExecRequest {
     /// A line for `/bin/bash -l -c`, or a program and its arguments. May be left out for a terminal: a login shell.
     #[schema(required = true, example = "echo hello")]
