@@ -57,7 +57,9 @@ impl FromRequestParts<App> for Authenticated {
     }
 }
 
-async fn authenticate(parts: &Parts, app: &App) -> Result<Arc<Caller>> {
+/// # Errors
+/// `unauthenticated`.
+pub(super) async fn authenticate(parts: &Parts, app: &App) -> Result<Arc<Caller>> {
     let caller = app.auth.authenticate(&parts.headers).await?;
     if let Some(log) = parts.extensions.get::<RequestLog>() {
         log.note_caller(&caller);

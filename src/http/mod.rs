@@ -8,6 +8,7 @@ pub mod openapi;
 pub mod problem;
 pub mod request_log;
 pub mod v1;
+pub mod websocket;
 
 use axum::{
     Router,

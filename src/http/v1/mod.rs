@@ -6,8 +6,10 @@ mod instances;
 mod keys;
 mod me;
 mod teams;
+mod tickets;
 mod tools;
 
+pub use exec::Framing;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
@@ -18,6 +20,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(me::routes())
         .merge(teams::routes())
         .merge(keys::routes())
+        .merge(tickets::routes())
         .merge(tools::routes())
         .merge(instances::routes())
         .merge(exec::routes())

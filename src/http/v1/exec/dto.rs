@@ -238,3 +238,29 @@ impl FromQuery for OutputQuery {
         Self { after: query.parsed("after"), follow: query.parsed("follow").unwrap_or_default() }
     }
 }
+
+/// Where a socket begins, and what it may.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct WsQuery {
+    /// The cursor of the last event seen. Default: from the beginning.
+    #[param(value_type = Option<String>)]
+    pub after: Option<Cursor>,
+    /// `viewer` looks on, `writer` sends input too (scope `exec`).
+    #[param(rename = "role", value_type = Option<String>, default = "viewer")]
+    pub writer: bool,
+}
+
+impl FromQuery for WsQuery {
+    fn from_query(query: &mut QueryReader) -> Self {
+        let writer = match query.text("role").as_deref() {
+            None | Some("viewer") => false,
+            Some("writer") => true,
+            Some(_) => {
+                query.error("role", "must be `viewer` or `writer`");
+                false
+            }
+        };
+        Self { after: query.parsed("after"), writer }
+    }
+}

@@ -2,7 +2,11 @@
 
 mod dto;
 mod encode;
+mod input;
 mod stream;
+mod ws;
+
+pub use self::encode::Framing;
 
 use axum::{
     extract::State,
@@ -14,7 +18,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     dto::{ExecDto, ExecRequest, ExecResult, ExecsQuery, OutputQuery, SignalRequest},
-    encode::{Encoder, Frames, Framing},
+    encode::{Encoder, Frames},
     stream::{Feed, MAX_BATCH},
 };
 use crate::{
@@ -46,6 +50,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(close_exec_stdin))
         .routes(routes!(signal_exec))
         .routes(routes!(resize_exec))
+        .merge(ws::routes())
 }
 
 /// Runs a command. The answer waits for its end, or with `Accept: text/event-stream` or `application/x-ndjson` streams

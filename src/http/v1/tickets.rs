@@ -1,0 +1,64 @@
+//! Tickets for WebSockets.
+
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    app::{self, App},
+    auth::TicketGrant,
+    domain::scope::{Scope, scope},
+    error::{Error, Result},
+    http::{
+        extract::{Authorized, Json},
+        openapi::Failures,
+    },
+    ids::{ExecId, InstanceId},
+};
+
+/// What a ticket shall be for. It is never wider than the key that asks for it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateTicket {
+    pub instance_id: InstanceId,
+    /// Limits the ticket to one command.
+    pub exec_id: Option<ExecId>,
+    /// Default: `exec`.
+    #[serde(default)]
+    #[schema(required = false, example = json!(["exec"]))]
+    pub scopes: Vec<Scope>,
+}
+
+/// A ticket, good for one WebSocket: `Sec-WebSocket-Protocol: ags.exec.v1, ticket.<ticket>`.
+#[derive(Serialize, ToSchema)]
+pub struct TicketDto {
+    pub ticket: String,
+    pub expires_at: DateTime<Utc>,
+}
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(create_ticket))
+}
+
+/// Makes a one-use ticket with which a browser opens a WebSocket. It lasts 30 s by default.
+#[utoipa::path(post, path = "/v1/tickets", operation_id = "create_ticket", tag = "keys", request_body = CreateTicket,
+    responses((status = 201, body = TicketDto), Failures))]
+async fn create_ticket(
+    State(app): State<App>,
+    caller: Authorized<scope::ExecOrExecRead>,
+    Json(body): Json<CreateTicket>,
+) -> Result<(StatusCode, Json<TicketDto>)> {
+    if let Some(scope) = body.scopes.iter().find(|scope| !matches!(scope, Scope::Exec | Scope::ExecRead)) {
+        return Err(Error::field("scopes", format!("`{scope}` is of no use on a WebSocket")));
+    }
+    app::instances::get(&app, &caller, &body.instance_id).await?;
+    let scopes = if body.scopes.is_empty() { vec![Scope::Exec] } else { body.scopes };
+    let grant = TicketGrant { instance: body.instance_id, exec: body.exec_id, scopes: scopes.into_iter().collect() };
+    let ticket = app.tickets.issue(&caller, &grant).await?;
+    let dto = TicketDto { ticket: ticket.ticket.expose_secret().to_owned(), expires_at: ticket.expires_at };
+    Ok((StatusCode::CREATED, Json(dto)))
+}
