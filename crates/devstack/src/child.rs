@@ -34,7 +34,10 @@ impl Child {
         tie_to_parent(command.process_group(0), farewell);
         // The kernel ties the child to the thread that made it, so this thread lives exactly as long as the child.
         thread::Builder::new().name("child".to_owned()).spawn(move || {
-            let mut child = match command.spawn() {
+            let spawned = command.spawn();
+            // What the command holds open, a log or a directory, is the child's now.
+            drop(command);
+            let mut child = match spawned {
                 Ok(child) => child,
                 Err(error) => return drop(report.send(Err(error))),
             };

@@ -57,9 +57,8 @@ pub(super) fn initialise(options: &Options, binaries: &Binaries, account: &Accou
     let door = Door::open(&unfinished)?;
     let mut command = account.command(&binaries.initdb);
     command.arg("-D").arg(door.path()).args(["-U", super::SUPERUSER, "--auth=trust", "-E", "UTF8", "--no-locale"]);
-    if !options.durable {
-        command.arg("--no-sync");
-    }
+    // Syncing costs seconds, and there is nothing yet that a crash of the machine could take.
+    command.arg("--no-sync");
     command.stdout(Stdio::null()).stderr(append_to(&options.log)?);
     door.pass_to(&mut command);
     let status = command.status().map_err(failed)?;
