@@ -143,7 +143,7 @@ impl Proxy {
             }
             Some(io::ErrorKind::NotConnected) => self.refused(target, Refusal::Gone),
             _ => {
-                tracing::debug!(instance = %target.instance, port = target.port, %error, "forwarding failed");
+                tracing::debug!(instance = %target.instance, port = target.port, ?error, "forwarding failed");
                 problem(StatusCode::BAD_GATEWAY, target, "The port did not answer with HTTP")
             }
         }

@@ -11,6 +11,7 @@ use connectrpc::{
 use envd_proto::process as wire;
 use envd_proto::process::process_event;
 use futures_util::StreamExt as _;
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -189,7 +190,8 @@ impl wire::Process for ProcessService {
         request: ServiceRequest<'_, wire::SendSignalRequest>,
     ) -> ServiceResult<wire::SendSignalResponse> {
         let request = request.to_owned_message();
-        let process = self.selected(request.process.as_option())?;
+        let selector = messages::selector(request.process.as_option())?;
+        let process = self.find(&selector)?;
         let signal = match request.signal.as_known() {
             Some(wire::Signal::SIGNAL_SIGKILL) => Signal::SIGKILL,
             Some(wire::Signal::SIGNAL_SIGTERM) => Signal::SIGTERM,
@@ -198,8 +200,12 @@ impl wire::Process for ProcessService {
                 return Err(ConnectError::unimplemented(format!("invalid signal: {number}")));
             }
         };
-        process.signal(signal).map_err(|error| ConnectError::internal(format!("error sending signal: {error}")))?;
-        Response::ok(wire::SendSignalResponse::default())
+        match process.signal(signal) {
+            Ok(()) => Response::ok(wire::SendSignalResponse::default()),
+            // It has ended, and the table is about to hear of it.
+            Err(Errno::ESRCH) => Err(messages::not_found(&selector)),
+            Err(error) => Err(ConnectError::internal(format!("error sending signal: {error}"))),
+        }
     }
 
     async fn close_stdin(
