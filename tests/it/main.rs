@@ -3,7 +3,9 @@
 mod auth;
 mod cli;
 mod dev;
+mod cloud;
 mod harness;
 mod instances;
+mod reaper;
 mod service;
 mod tools;

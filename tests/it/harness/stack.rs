@@ -28,7 +28,7 @@ const AUTH_SECRET: &str = "0123456789abcdef0123456789abcdef-for-tests-only";
 const DOMAIN: &str = "ags.localhost";
 
 /// What differs from test to test.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Options {
     /// Configuration on top of the test's own: `("SERVER__MAX_JSON_BODY", "1KiB")`.
     pub config: Vec<(&'static str, String)>,
@@ -98,6 +98,12 @@ impl Stack {
     /// A further replica on the same database and emulator: its app and its URL.
     pub async fn replica(&self) -> (App, String) {
         serve(config(&self.database_url, &self.emulator, &self.options)).await
+    }
+
+    /// As [`replica`](Self::replica), with one setting of its own.
+    pub async fn replica_with(&self, key: &'static str, value: &str) -> (App, String) {
+        let options = self.options.clone().with(key, value);
+        serve(config(&self.database_url, &self.emulator, &options)).await
     }
 
     /// The API as team `dev`.
