@@ -7,6 +7,7 @@ pub mod idempotency;
 pub mod openapi;
 pub mod problem;
 pub mod request_log;
+mod unread;
 pub mod v1;
 pub mod websocket;
 

@@ -96,7 +96,8 @@ fn by_api_code(code: &str) -> (Code, String) {
 }
 
 /// How the daemon's texts end, which calls whatever the kernel refused `internal` (PROTOCOLS D.6, D.8).
-const SYSTEM_ERRORS: [(&str, Code); 13] = [
+const SYSTEM_ERRORS: [(&str, Code); 14] = [
+    ("no such file or directory", Code::NotFound),
     ("permission denied", Code::PermissionDenied),
     ("operation not permitted", Code::PermissionDenied),
     ("read-only file system", Code::PermissionDenied),

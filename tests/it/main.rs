@@ -2,8 +2,9 @@
 
 mod auth;
 mod cli;
-mod dev;
 mod cloud;
+mod dev;
+mod files;
 mod harness;
 mod instances;
 mod reaper;

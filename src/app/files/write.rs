@@ -341,6 +341,12 @@ pub struct Staged {
 }
 
 impl Staged {
+    /// Where it will be.
+    #[must_use]
+    pub fn destination(&self) -> &str {
+        &self.temporary.place.destination
+    }
+
     async fn commit(mut self) -> Result<Written> {
         let Temporary { files, place, .. } = &self.temporary;
         if let Some(replaced) = &place.replaced {

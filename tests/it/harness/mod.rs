@@ -7,7 +7,7 @@ mod stack;
 use std::time::Duration;
 
 pub use self::{
-    api::{Api, read},
+    api::{Answer, Api, read},
     stack::{Options, Stack},
 };
 

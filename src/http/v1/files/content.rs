@@ -24,6 +24,7 @@ use crate::{
     http::{
         extract::{Authorized, Json, Path, Query},
         openapi::Failures,
+        unread::Bounded,
     },
     ids::InstanceId,
 };
@@ -78,7 +79,7 @@ pub(super) async fn get_file(
 ) -> Result<Response> {
     let path = parse_path("path", &query.path)?;
     let files = files::of(&app, &caller, &id, query.user.as_deref()).await?;
-    Ok(respond(files.read(&path, &conditions).await?))
+    Ok(respond(&app, files.read(&path, &conditions).await?))
 }
 
 /// The length and age of a file, links followed. Without a Content-Length if only reading tells it.
@@ -174,7 +175,7 @@ fn linger(app: &App, headers: &HeaderMap, mut body: Body) {
     });
 }
 
-fn respond(reading: Reading) -> Response {
+fn respond(app: &App, reading: Reading) -> Response {
     let refused = match reading.status {
         StatusCode::PRECONDITION_FAILED => {
             Some(Error::new(Code::PreconditionFailed, "The file is not the one that the If-… headers describe."))
@@ -187,7 +188,10 @@ fn respond(reading: Reading) -> Response {
     let refusal = refused.is_some();
     let mut response = match refused {
         Some(error) => error.into_response(),
-        None => (reading.status, Body::from_stream(reading.body)).into_response(),
+        None => {
+            let body = Bounded::new(reading.body, app.config.files.idle_timeout, &app.lifecycle);
+            (reading.status, Body::from_stream(body)).into_response()
+        }
     };
     let headers = response.headers_mut();
     for name in PASSED_ON {

@@ -3,6 +3,7 @@
 mod content;
 mod dto;
 mod entries;
+mod form;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -10,7 +11,13 @@ use crate::app::App;
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(content::get_file, content::head_file, content::put_file, entries::delete_file))
+        .routes(routes!(
+            content::get_file,
+            content::head_file,
+            content::put_file,
+            entries::delete_file,
+            form::put_files
+        ))
         .routes(routes!(entries::list_files))
         .routes(routes!(entries::stat_file))
         .routes(routes!(entries::make_directory))
