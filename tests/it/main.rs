@@ -10,3 +10,4 @@ mod instances;
 mod reaper;
 mod service;
 mod tools;
+mod ws;
