@@ -81,11 +81,22 @@ impl Upstream {
     ///
     /// # Errors
     /// As the cloud says. It may be repeated.
-    pub async fn delete_tool(&self, id: &str) -> Result<(), AgsError> {
+    async fn delete_tool(&self, id: &str) -> Result<(), AgsError> {
         let request = wire::DeleteSandboxToolRequest { tool_id: id.to_owned() };
         match self.control.call(&request).await {
             Err(error) if error.not_found() => Ok(()),
             other => other.map(drop),
+        }
+    }
+
+    /// Deletes whatever was made for this row.
+    ///
+    /// # Errors
+    /// As the cloud says. It may be repeated.
+    pub async fn remove_tool(&self, tool: &Tool) -> Result<(), AgsError> {
+        match self.find_tool(tool).await? {
+            Some(seen) => self.delete_tool(&seen.id).await,
+            None => Ok(()),
         }
     }
 

@@ -4,6 +4,7 @@ mod auth;
 mod cli;
 mod cloud;
 mod dev;
+mod exec;
 mod files;
 mod harness;
 mod instances;

@@ -158,7 +158,8 @@ fn a_creation_that_was_cut_off_is_finished() {
         let stack = still().await;
         let api = stack.api();
         let tool = api.post("/v1/tools", &custom("cut")).await.expect(201);
-        // As a crash leaves it before and after the effect.
+        stack.tune(|tunables| tunables.client_token = ags_emulator::settings::ClientTokenMode::Forgotten);
+        // As a crash leaves it after the effect, and before.
         stack
             .sql("UPDATE tools SET status = 'CREATING', upstream_id = NULL, claimed_until = now() + interval '1h'")
             .await;
@@ -172,6 +173,15 @@ fn a_creation_that_was_cut_off_is_finished() {
         let healed = api.get(&path(&tool)).await.expect(200);
         assert_eq!(healed["status"], "ACTIVE");
         assert_eq!(upstream(&stack, &tool["id"]).expect("a new one")["ToolId"], healed["upstream_id"]);
+        // The cloud refuses it by now.
+        stack.sql("UPDATE tools SET status = 'CREATING', upstream_id = NULL, claimed_until = NULL").await;
+        stack.emulator.cloud().with_state(|state| state.tools.retain(|_, tool| tool.tags.is_none()));
+        stack.fault(json!({"match": {"action": "CreateSandboxTool"}, "kind": "error", "code": "InvalidParameter"}));
+        tools::settle(&stack.app).await.unwrap();
+        let failed = api.get(&path(&tool)).await.expect(200);
+        assert_eq!(failed["status"], "FAILED");
+        assert!(failed["status_reason"].is_string());
+        assert_eq!(api.delete(&path(&tool)).await.status, 204);
     });
 }
 

@@ -81,7 +81,8 @@ fn a_command_runs_with_input_signals_and_an_exit() {
         let id = instance(&api).await;
         let path = format!("/v1/instances/{id}/exec/ws");
         let mut socket = open_with_key(&api, &path, "ags.exec.v1").await;
-        say(&mut socket, &json!({"type": "start", "cmd": "read line; echo got $line; cat; exit 7", "stdin": true})).await;
+        say(&mut socket, &json!({"type": "start", "cmd": "read line; echo got $line; cat; exit 7", "stdin": true}))
+            .await;
         assert_eq!(hear(&mut socket).await.unwrap()["type"], "started");
         say(&mut socket, &json!({"type": "stdin", "data": "héllo\n"})).await;
         say(&mut socket, &json!({"type": "stdin", "data": "bW9yZQ==", "encoding": "base64"})).await;

@@ -137,7 +137,7 @@ fn wire_spec(session: &Session, spec: Spec, timeout: Option<Duration>) -> StartS
 /// What is known of a command: followed here, or by its row.
 enum Found {
     Here(Arc<Session>),
-    Row(Exec),
+    Row(Box<Exec>),
 }
 
 async fn find(app: &App, caller: &Caller, instance: &InstanceId, id: &ExecId) -> Result<Found> {
@@ -150,7 +150,7 @@ async fn find(app: &App, caller: &Caller, instance: &InstanceId, id: &ExecId) ->
     }
     let mut connection = app.pool.acquire().await?;
     let found = execs::find(&mut connection, caller.team_id(), instance, id).await?;
-    found.map(Found::Row).ok_or_else(|| Error::not_found("command"))
+    found.map(|exec| Found::Row(Box::new(exec))).ok_or_else(|| Error::not_found("command"))
 }
 
 /// A command, running or ended.
@@ -160,7 +160,7 @@ async fn find(app: &App, caller: &Caller, instance: &InstanceId, id: &ExecId) ->
 pub async fn get(app: &App, caller: &Caller, instance: &InstanceId, id: &ExecId) -> Result<Exec> {
     Ok(match find(app, caller, instance, id).await? {
         Found::Here(session) => session.snapshot(),
-        Found::Row(exec) => exec,
+        Found::Row(exec) => *exec,
     })
 }
 
@@ -198,7 +198,7 @@ pub enum Output {
     /// In memory here.
     Here(Attached),
     /// Not any more: this is how it ended.
-    Gone(Exec),
+    Gone(Box<Exec>),
 }
 
 /// Looks on at a command's output from `after`, or from its beginning.
@@ -239,7 +239,7 @@ pub async fn running(app: &App, caller: &Caller, instance: &InstanceId, id: &Exe
     let found = find(app, caller, instance, id).await?;
     let exec = match &found {
         Found::Here(session) => session.snapshot(),
-        Found::Row(exec) => exec.clone(),
+        Found::Row(exec) => (**exec).clone(),
     };
     if exec.status != ExecStatus::Running {
         return Err(Error::new(Code::InvalidState, format!("The command is {}.", exec.status.as_str())));

@@ -37,21 +37,16 @@ async fn remove(app: &App, tool: &Tool) -> Result<()> {
     let upstream = app.upstreams.get(&tool.upstream)?;
     // Read anew: a creation that was under way may have told the id meanwhile.
     let tool = settle::reload(app, &tool.id).await?;
-    let removed = async {
-        match upstream.find_tool(&tool).await? {
-            Some(seen) => upstream.delete_tool(&seen.id).await,
-            None => Ok(()),
-        }
-    };
-    let mut connection = match removed.await {
-        Ok(()) => app.pool.acquire().await?,
+    match upstream.remove_tool(&tool).await {
+        Ok(()) => {}
         Err(error) if error.is_code(ags_client::codes::RESOURCE_IN_USE) => {
             reactivate(app, &tool).await?;
             return Err(Error::from(error).retryable(true));
         }
         // It stays DELETING, and is tried again.
         Err(error) => return Err(Error::from(error)),
-    };
+    }
+    let mut connection = app.pool.acquire().await?;
     Ok(tools::system_deleted(&mut connection, &tool.id).await?)
 }
 

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use ags_client::Outcome;
+use chrono::TimeDelta;
+
 use crate::{
     app::{App, lease},
     domain::tool::{Tool, ToolStatus},
@@ -16,6 +19,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The rest of a tool that could not be settled.
 const REST_SECONDS: f64 = 10.0;
 const BATCH: i64 = 20;
+/// How long a tool may stay CREATING without the cloud showing it.
+const PATIENCE: TimeDelta = TimeDelta::minutes(10);
 
 pub(super) async fn reload(app: &App, id: &ToolId) -> Result<Tool> {
     let mut connection = app.pool.acquire().await?;
@@ -99,19 +104,14 @@ async fn settle_one(app: &App, tool: &Tool) -> Result<()> {
     let upstream = app.upstreams.get(&tool.upstream)?;
     match &tool.status {
         ToolStatus::Creating => settle_creating(app, tool).await,
-        ToolStatus::Deleting => {
-            if let Some(seen) = upstream.find_tool(tool).await? {
-                upstream.delete_tool(&seen.id).await?;
-            }
+        status => {
+            upstream.remove_tool(tool).await?;
             let mut connection = app.pool.acquire().await?;
-            Ok(tools::system_deleted(&mut connection, &tool.id).await?)
-        }
-        _ => {
-            if let Some(seen) = upstream.find_tool(tool).await? {
-                upstream.delete_tool(&seen.id).await?;
+            match status {
+                ToolStatus::Deleting => tools::system_deleted(&mut connection, &tool.id).await?,
+                _ => tools::system_cleaned(&mut connection, &tool.id).await?,
             }
-            let mut connection = app.pool.acquire().await?;
-            Ok(tools::system_cleaned(&mut connection, &tool.id).await?)
+            Ok(())
         }
     }
 }
@@ -120,17 +120,39 @@ async fn settle_one(app: &App, tool: &Tool) -> Result<()> {
 /// alone and unique in the account, so that there is never a second one.
 async fn settle_creating(app: &App, tool: &Tool) -> Result<()> {
     let upstream = app.upstreams.get(&tool.upstream)?;
-    let seen = match upstream.find_tool(tool).await? {
-        Some(seen) => seen,
-        None => {
-            upstream.create_tool(&app.deployment, tool).await?;
-            upstream.find_tool(tool).await?.ok_or_else(|| Error::internal("the new tool is not listed yet"))?
+    let mut seen = upstream.find_tool(tool).await?;
+    if seen.is_none() {
+        match upstream.create_tool(&app.deployment, tool).await {
+            Ok(_) => seen = upstream.find_tool(tool).await?,
+            Err(error) if error.outcome() == Outcome::Known && !error.retryable() => {
+                return give_up(app, tool, Error::from(error).detail()).await;
+            }
+            Err(error) => return Err(error.into()),
         }
+    }
+    let Some(seen) = seen else {
+        if app.clock.now() - tool.created_at > PATIENCE {
+            return give_up(app, tool, "The cloud has taken it and does not show it.").await;
+        }
+        return Err(Error::internal("the new tool is not listed yet"));
     };
     let settled = record(app, tool, &seen).await?;
     if settled.status == ToolStatus::Creating {
         let mut connection = app.pool.acquire().await?;
         tools::system_renew(&mut connection, &tool.id, 1.0).await?;
     }
+    Ok(())
+}
+
+async fn give_up(app: &App, tool: &Tool, reason: &str) -> Result<()> {
+    let outcome = ToolOutcome {
+        upstream_id: None,
+        status: &ToolStatus::Failed,
+        reason: Some(reason),
+        request_id: None,
+        leftover: true,
+    };
+    let mut connection = app.pool.acquire().await?;
+    tools::system_settle(&mut connection, &tool.id, &tool.status, &outcome).await?;
     Ok(())
 }

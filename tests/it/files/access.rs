@@ -139,7 +139,7 @@ fn a_sandbox_that_is_gone_is_told_from_a_file_that_is_not_there() {
         for _ in 0..2 {
             let answer = sandbox.stat("a").await;
             assert_ne!(answer.status, 404, "{:#}", answer.body);
-            assert_eq!(answer.body["sandbox"]["id"], sandbox.id.as_str());
+            assert_eq!(answer.body["sandbox"]["id"], sandbox.id);
         }
     });
 }

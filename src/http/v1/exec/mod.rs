@@ -165,7 +165,7 @@ async fn get_exec_output(
         (Some(framing), Output::Here(source)) => {
             Ok(stream::respond(framing, feed(&app, framing, source, after.as_ref(), query.follow).into_body()))
         }
-        (Some(framing), Output::Gone(exec)) => Ok(stream::respond(framing, past(framing, exec).into())),
+        (Some(framing), Output::Gone(exec)) => Ok(stream::respond(framing, past(framing, *exec).into())),
         (None, Output::Here(source)) => document(source, after.as_ref()),
         (None, Output::Gone(_)) => Err(expired()),
     }

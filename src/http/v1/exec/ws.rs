@@ -116,7 +116,7 @@ async fn attach_websocket(
                 let encoder = Encoder::new(framing, exec, query.after.as_ref(), None);
                 socket.follow(source, encoder, handle).await;
             }
-            Output::Gone(exec) => socket.tell_past(past(Framing::Messages, exec)).await,
+            Output::Gone(exec) => socket.tell_past(past(Framing::Messages, *exec)).await,
         }
     }))
 }

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
+use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -95,7 +96,8 @@ pub(super) async fn head_file(
     let path = parse_path("path", &query.path)?;
     let files = files::of(&app, &caller, &id, query.user.as_deref()).await?;
     let (info, size) = files.describe(&path).await?;
-    let mut response = Response::new(Body::empty());
+    // Of an empty body the server would say that the length is 0.
+    let mut response = Response::new(Body::from_stream(stream::empty::<Result<bytes::Bytes>>()));
     let headers = response.headers_mut();
     if let Some(size) = size {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));

@@ -2,14 +2,16 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Query, State};
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use http::{HeaderMap, StatusCode, header};
 use multer::Multipart;
 use serde::Serialize;
@@ -22,7 +24,7 @@ use crate::envd::rest_error::RestError;
 use crate::envd::signature::Operation;
 use crate::envd::users::User;
 
-/// How long the rest of a refused body is read.
+/// How long the rest of a body is read.
 const READ_OUT: Duration = Duration::from_secs(10);
 
 /// What was written, in the answer.
@@ -82,18 +84,17 @@ impl Target<'_> {
         let path = query::resolve(self.daemon, path, &self.user)?;
         let result = writer::write(&path, &self.user, &mut body).await;
         if result.is_err() {
-            read_out(async { while body.try_next().await.is_ok_and(|bytes| bytes.is_some()) {} }).await;
+            read_out(body).await;
         }
         result.map(|()| Written::file(&path))
     }
 
     async fn form(&self, content_type: &str, body: Content) -> Result<Vec<Written>, RestError> {
         let boundary = multer::parse_boundary(content_type).map_err(|error| malformed(&error))?;
-        let mut form = Multipart::new(body, boundary);
-        let result = self.parts(&mut form).await;
-        if result.is_err() {
-            read_out(async { while form.next_field().await.is_ok_and(|part| part.is_some()) {} }).await;
-        }
+        let body = Shared(Arc::new(Mutex::new(body)));
+        let result = self.parts(&mut Multipart::new(body.clone(), boundary)).await;
+        // Not only when refused: a form ends before its body does, by a chunk's end or an epilogue.
+        read_out(body).await;
         result
     }
 
@@ -121,10 +122,23 @@ impl Target<'_> {
     }
 }
 
-/// Reads what is left of a refused body, within limits: a client that is still sending would see a broken connection
-/// instead of the reason.
-async fn read_out(rest: impl Future<Output = ()>) {
-    let _too_long = tokio::time::timeout(READ_OUT, rest).await;
+/// A body that is still at hand when the reader of its form is done.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<Content>>);
+
+impl Stream for Shared {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).poll_next_unpin(cx)
+    }
+}
+
+/// Reads what is left of a body, within limits: a client that is still sending would see a broken connection instead
+/// of the answer.
+async fn read_out(mut rest: impl Stream<Item = io::Result<Bytes>> + Unpin) {
+    let read = async { while rest.try_next().await.is_ok_and(|bytes| bytes.is_some()) {} };
+    let _too_long = tokio::time::timeout(READ_OUT, read).await;
 }
 
 fn malformed(error: &multer::Error) -> RestError {
