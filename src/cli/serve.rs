@@ -1,6 +1,6 @@
 //! `serve`: the gateway itself.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
@@ -13,6 +13,9 @@ use crate::{
     lifecycle::Lifecycle,
     telemetry::{logs, metrics::Metrics},
 };
+
+/// How long readiness waits for what the last run left to be looked into.
+const RECONCILE_PATIENCE: Duration = Duration::from_secs(8);
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -53,8 +56,10 @@ pub(super) async fn run(arguments: Arguments, environment: &Environment) -> anyh
     let running = bootstrap::serve(Arc::new(config), metrics, lifecycle.clone()).await?;
     let ready = arguments.ready_file.as_deref();
     let draining = lifecycle.draining();
-    let reconciled = draining.run_until_cancelled(running.app.upkeep.reconciled()).await.is_some();
-    if let Some(path) = ready.filter(|_| reconciled) {
+    // A cloud that cannot be reached does not keep the gateway from serving: it goes on reconciling.
+    let reconciled = tokio::time::timeout(RECONCILE_PATIENCE, running.app.upkeep.reconciled());
+    let serves = draining.run_until_cancelled(reconciled).await.is_some();
+    if let Some(path) = ready.filter(|_| serves) {
         let content = serde_json::json!({"url": format!("http://{}", running.local_addr), "pid": std::process::id()});
         files::write_private(path, &format!("{content}\n"))
             .with_context(|| format!("cannot write {}", path.display()))?;

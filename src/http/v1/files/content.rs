@@ -266,7 +266,7 @@ mod tests {
             let value = attachment(&name);
             let text = value.to_str().unwrap();
             prop_assert_eq!(text.matches('"').count(), 2, "{}", text);
-            if let Some((_, encoded)) = text.split_once("''") {
+            if let Some((_, encoded)) = text.split_once("\"; filename*=UTF-8''") {
                 let decoded = percent_encoding::percent_decode_str(encoded).decode_utf8().unwrap();
                 prop_assert_eq!(decoded.as_ref(), name.as_str());
             }
