@@ -23,7 +23,16 @@ pub struct Token {
     /// For ports other than envd's.
     pub traffic: Option<SecretString>,
     pub expires_at: Option<DateTime<Utc>>,
+    acquired: Instant,
     keep: Duration,
+}
+
+impl Token {
+    /// How long ago the cloud gave it.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.acquired.elapsed()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +95,7 @@ impl Access {
             access: answer.token.into_secret(),
             traffic: answer.traffic_token.map(WireSecret::into_secret),
             expires_at: answer.expires_at,
+            acquired: Instant::now(),
             keep,
         }))
     }

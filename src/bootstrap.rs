@@ -1,12 +1,11 @@
 //! The one place where the parts are put together.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use axum::Router;
 use secrecy::ExposeSecret;
 use sqlx::{
-    PgPool,
+    Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::net::TcpListener;
@@ -15,9 +14,18 @@ use crate::{
     access::Access,
     app::{
         App, Parts, Upkeep,
+        activity::{self, Activity},
+        audit::{self, History},
         exec::{self, Execs},
+        holds::{self, Holders},
+        instances::Lines,
+        peers::Peers,
+        ports::Ports,
+        rates::{self, Rates},
+        runs::Runs,
+        sockets::Sockets,
     },
-    auth::{Authenticator, Tickets},
+    auth::{Authenticator, Grants, Signers, Tickets},
     clock::{self, SharedClock},
     config::{Config, Database},
     domain::credential::Peppers,
@@ -30,6 +38,9 @@ use crate::{
     upstream::Upstreams,
 };
 
+/// How long a connection to the database is believed to stand after it was used.
+const BELIEVED: Duration = Duration::from_secs(1);
+
 /// Connects to the database.
 ///
 /// # Errors
@@ -40,25 +51,35 @@ pub async fn connect(database: &Database) -> anyhow::Result<PgPool> {
     PgPoolOptions::new()
         .max_connections(database.max_connections)
         .acquire_timeout(database.acquire_timeout)
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| Box::pin(tested(connection, meta.idle_for)))
         .connect_with(options.application_name("ags-gateway").options([("statement_timeout", timeout)]))
         .await
         .context("the database cannot be reached")
+}
+
+/// Asks a connection whether it still stands, unless it did a moment ago: each query would wait for two answers.
+async fn tested(connection: &mut PgConnection, idle_for: Duration) -> sqlx::Result<bool> {
+    if idle_for > BELIEVED {
+        connection.ping().await?;
+    }
+    Ok(true)
 }
 
 /// A gateway that accepts requests.
 pub struct Running {
     pub local_addr: SocketAddr,
     pub app: App,
-    server: tokio::task::JoinHandle<std::io::Result<()>>,
+    server: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
-    /// Waits until the server has ended: after the lifecycle was told to drain, or by a failure of the socket.
+    /// Waits until no more connections are taken: after the lifecycle was told to drain.
     ///
     /// # Errors
-    /// When the server failed.
+    /// When the server's task was lost.
     pub async fn wait(self) -> anyhow::Result<()> {
-        self.server.await.context("the server's task was lost")?.context("the server failed")
+        self.server.await.context("the server's task was lost")
     }
 }
 
@@ -77,10 +98,25 @@ pub async fn build(config: Arc<Config>, pool: PgPool, metrics: Metrics, lifecycl
     let clock: SharedClock = Arc::new(clock::System);
     let ids = Ids::new(Arc::clone(&clock));
     let peppers = Arc::new(Peppers::derive(&config.auth.secret, config.auth.previous_secret.as_ref()));
+    let replica = ids.token();
+    let (history, pending) = History::new(config.audit.commands);
+    lifecycle.spawn_last("history", audit::write(pool.clone(), pending, lifecycle.closing()));
+    let grants = Grants::new(pool.clone(), Arc::clone(&peppers), Arc::clone(&clock), &replica);
     Ok(App::new(Parts {
-        execs: Execs::new(&ids.token()),
+        execs: Execs::new(&replica, config.exec.memory_reserve),
+        sockets: Sockets::default(),
+        peers: Peers::default(),
+        ports: Ports::new(&config.ports),
+        runs: Runs::default(),
+        rates: Rates::default(),
+        lines: Lines::default(),
+        holders: Holders::default(),
+        activity: Activity::default(),
+        history,
         ids,
-        auth: Authenticator::new(pool.clone(), Arc::clone(&peppers)),
+        auth: Authenticator::new(pool.clone(), Arc::clone(&peppers), grants.clone()),
+        grants,
+        signers: Signers::new(pool.clone(), Arc::new(config.auth.seals())),
         tickets: Tickets::new(pool.clone(), Arc::clone(&peppers), config.auth.ticket_ttl),
         upstreams: Upstreams::build(&config)?,
         access: Access::new(Arc::clone(&clock), &config.instances),
@@ -108,22 +144,27 @@ pub async fn serve(config: Arc<Config>, metrics: Metrics, lifecycle: Lifecycle) 
     let local_addr = listener.local_addr()?;
     if let Some(address) = config.server.metrics_listen {
         let metrics = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        lifecycle.spawn("metrics", serve_on(metrics, http::metrics_router(&app), lifecycle.clone()));
+        lifecycle.spawn("metrics", http::serve::serve(metrics, http::metrics_router(&app), &app));
     }
-    let router = http::router(&app);
-    lifecycle.spawn("exec-leases", exec::leases::keep(app.clone()));
-    let server = lifecycle.spawn("http", serve_on(listener, router, lifecycle.clone()));
+    let front = http::front::Front::new(&app);
+    let url = advertised(&config, local_addr);
+    let me = exec::leases::begin(&app, url).await;
+    lifecycle.spawn("exec-leases", exec::leases::keep(app.clone(), me));
+    lifecycle.spawn("exec-slots", exec::slots::keep(app.clone()));
+    lifecycle.spawn("rates", rates::report(app.clone()));
+    lifecycle.spawn("activity", activity::keep(app.clone()));
+    lifecycle.spawn("open-streams", holds::watch(app.clone()));
+    lifecycle.spawn("access-changes", holds::listen(app.clone()));
+    let server = lifecycle.spawn("http", http::serve::serve(listener, front, &app));
     jobs::start(&app);
     tracing::info!(%local_addr, "listening");
     Ok(Running { local_addr, app, server })
 }
 
-async fn serve_on(listener: TcpListener, router: Router, lifecycle: Lifecycle) -> std::io::Result<()> {
-    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY refused");
-        }
-    });
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(async move { lifecycle.draining().cancelled().await }).await
+/// Where other replicas reach this one. An address that is only its own host's is known to those on it.
+fn advertised(config: &Config, local: SocketAddr) -> Option<String> {
+    if let Some(url) = &config.server.replica_url {
+        return Some(url.as_str().trim_end_matches('/').to_owned());
+    }
+    (!local.ip().is_unspecified()).then(|| format!("http://{local}"))
 }

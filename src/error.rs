@@ -4,7 +4,7 @@
 use std::{error::Error as StdError, fmt, time::Duration};
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -63,6 +63,8 @@ codes! {
     IsADirectory = "is_a_directory", 409, false, "It is a directory";
     NotADirectory = "not_a_directory", 409, false, "It is not a directory";
     NotAFile = "not_a_file", 409, false, "It is not a regular file";
+    UnsupportedFileSystem = "unsupported_file_system", 409, false, "The file system does not allow this";
+    ProgramMissing = "program_missing", 409, false, "The sandbox lacks a program";
     IdempotencyInProgress = "idempotency_in_progress", 409, true, "The first call with this key still runs";
     OutputExpired = "output_expired", 410, false, "The output has left the window";
     PreconditionFailed = "precondition_failed", 412, false, "A precondition does not hold";
@@ -74,7 +76,9 @@ codes! {
     RateLimited = "rate_limited", 429, true, "Too many requests";
     QuotaExceeded = "quota_exceeded", 429, true, "A quota is used up";
     Internal = "internal", 500, false, "The gateway failed";
+    NotSupported = "not_supported", 501, false, "The cloud's sandboxes cannot do this";
     InstanceStartFailed = "instance_start_failed", 502, false, "The instance did not start";
+    PortNotOpen = "port_not_open", 502, true, "Nothing listens on the port";
     UpstreamError = "upstream_error", 502, false, "The cloud refused or failed";
     UpstreamUnavailable = "upstream_unavailable", 503, true, "The cloud cannot be reached";
     UpstreamThrottled = "upstream_throttled", 503, true, "The cloud is throttling the account";
@@ -92,7 +96,7 @@ pub struct FieldError {
 }
 
 /// The cloud's side of a failure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UpstreamRef {
     /// The cloud's error code, when it gave one.
     pub code: Option<String>,
@@ -131,6 +135,8 @@ pub struct Inner {
     pub sandbox: Option<SandboxRef>,
     pub limit: Option<LimitRef>,
     pub retry_after: Option<Duration>,
+    /// Number in the line for an instance: 1 is next.
+    pub queue_position: Option<u64>,
     pub source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -146,6 +152,7 @@ impl Error {
             sandbox: None,
             limit: None,
             retry_after: None,
+            queue_position: None,
             source: None,
         }))
     }
@@ -189,6 +196,13 @@ impl Error {
         self
     }
 
+    /// Says it in other words.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail = detail.into();
+        self
+    }
+
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
@@ -220,9 +234,34 @@ impl Error {
     }
 
     #[must_use]
+    pub fn with_queue_position(mut self, position: u64) -> Self {
+        self.0.queue_position = Some(position);
+        self
+    }
+
+    #[must_use]
     pub fn retryable(mut self, retryable: bool) -> Self {
         self.0.retryable = retryable;
         self
+    }
+
+    /// What a caller may read of this error, once more: several callers share one failed look-up.
+    /// The log keeps the source's text.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let inner = self.inner();
+        Self(Box::new(Inner {
+            code: inner.code,
+            detail: inner.detail.clone(),
+            retryable: inner.retryable,
+            fields: inner.fields.clone(),
+            upstream: inner.upstream.clone(),
+            sandbox: inner.sandbox.clone(),
+            limit: inner.limit.clone(),
+            retry_after: inner.retry_after,
+            queue_position: inner.queue_position,
+            source: inner.source.as_ref().map(|source| source.to_string().into()),
+        }))
     }
 
     #[must_use]

@@ -4,8 +4,9 @@
 
 use std::{fmt, str::FromStr};
 
+use rand::Rng;
 use serde::{Deserialize, Serialize};
-use uuid::{NoContext, Timestamp, Uuid};
+use uuid::{Builder, Uuid};
 
 use crate::clock::SharedClock;
 
@@ -43,10 +44,22 @@ impl Ids {
     /// A new id of the wanted kind.
     #[must_use]
     pub fn next<I: Id>(&self) -> I {
+        I::from_encoded(&encode(self.uuid().as_u128()))
+    }
+
+    /// A new id of a request.
+    #[must_use]
+    pub fn request(&self) -> String {
+        self.uuid().to_string()
+    }
+
+    /// From a generator that is seeded now and then: asking the system each time costs more than the rest.
+    fn uuid(&self) -> Uuid {
         let now = self.clock.now();
-        let seconds = u64::try_from(now.timestamp()).unwrap_or_default();
-        let uuid = Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.timestamp_subsec_nanos()));
-        I::from_encoded(&encode(uuid.as_u128()))
+        let millis = u64::try_from(now.timestamp_millis()).unwrap_or_default();
+        let mut random = [0; 10];
+        rand::rng().fill_bytes(&mut random);
+        Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
     }
 
     /// A random token without meaning (AGS ClientToken and the like): 32 hex digits.
@@ -142,6 +155,12 @@ id_types! {
     InstanceId = "ins";
     /// A command in an instance.
     ExecId = "exec";
+    /// A run: an instance made for one command or piece of code.
+    RunId = "run";
+    /// A browser's leave to see a port of an instance.
+    PreviewId = "prev";
+    /// An event of the history.
+    AuditId = "aud";
 }
 
 #[cfg(test)]

@@ -14,11 +14,17 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
+/// For tasks that end after all others.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
+
 /// The tasks of this process and the order to end them. Clones share both.
 #[derive(Clone, Debug, Default)]
 pub struct Lifecycle {
     drain: CancellationToken,
     tasks: TaskTracker,
+    /// All else has ended.
+    closing: CancellationToken,
+    last: TaskTracker,
     running: Arc<Mutex<BTreeMap<&'static str, usize>>>,
 }
 
@@ -46,6 +52,20 @@ impl Lifecycle {
         self.tasks.spawn(task.instrument(tracing::debug_span!("task", name)))
     }
 
+    /// Starts a task that works for all others and ends after them, soon after [`closing`](Self::closing).
+    pub fn spawn_last<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.last.spawn(future.instrument(tracing::debug_span!("task", name)));
+    }
+
+    /// Cancelled when all other tasks have ended, or were cut.
+    #[must_use]
+    pub fn closing(&self) -> CancellationToken {
+        self.closing.clone()
+    }
+
     /// Whether the process is about to end: take no new work.
     #[must_use]
     pub fn is_draining(&self) -> bool {
@@ -70,7 +90,12 @@ impl Lifecycle {
     pub async fn ended(&self, deadline: Duration) -> Result<(), Cut> {
         self.drain.cancelled().await;
         self.tasks.close();
-        match tokio::time::timeout(deadline, self.tasks.wait()).await {
+        let ended = tokio::time::timeout(deadline, self.tasks.wait()).await;
+        self.closing.cancel();
+        self.last.close();
+        // Whatever it does then, the process ends.
+        drop(tokio::time::timeout(LAST_PATIENCE, self.last.wait()).await);
+        match ended {
             Ok(()) => Ok(()),
             Err(_) => Err(Cut(self.running.lock().unwrap_or_else(PoisonError::into_inner).clone())),
         }

@@ -4,6 +4,8 @@
 //! in the transaction that writes the intent: when the process dies in between, the repeated call finds that instead of
 //! making another.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
@@ -63,12 +65,27 @@ impl Intent {
 pub struct Answer {
     pub status: u16,
     pub body: Value,
+    /// Fields of the body that are not kept.
+    pub shown_once: &'static [&'static str],
+    /// When to come back. Answers that say so are not kept.
+    pub retry_after: Option<Duration>,
 }
 
 impl Answer {
     /// What may differ next time is not kept.
     fn is_final(&self) -> bool {
         self.status < 500 && self.status != 429
+    }
+
+    /// The body without what is shown once.
+    fn kept(&self) -> Value {
+        let mut body = self.body.clone();
+        for field in self.shown_once {
+            if let Some(value) = body.get_mut(*field) {
+                *value = Value::Null;
+            }
+        }
+        body
     }
 }
 
@@ -105,7 +122,12 @@ pub async fn begin(app: &App, team: &TeamId, key: &Key) -> Result<Turn> {
     }
     if let Some(status) = kept.status {
         let status = u16::try_from(status).map_err(Error::internal)?;
-        return Ok(Turn::Replay(Answer { status, body: kept.body.unwrap_or_default() }));
+        return Ok(Turn::Replay(Answer {
+            status,
+            body: kept.body.unwrap_or_default(),
+            shown_once: &[],
+            retry_after: None,
+        }));
     }
     match idempotency::take_over(&mut connection, team, &key.text, lock).await? {
         Some(Some(resource)) => Ok(Turn::Resume(resource)),
@@ -126,7 +148,7 @@ pub async fn hold(app: &App, team: &TeamId, key: &Key, call: impl Future<Output 
     let answer = lease::beating(app.upkeep.claim, call, || renew(app, team, key)).await;
     let mut connection = app.pool.acquire().await?;
     if answer.is_final() {
-        idempotency::keep(&mut connection, team, &key.text, answer.status, &answer.body).await?;
+        idempotency::keep(&mut connection, team, &key.text, answer.status, &answer.kept()).await?;
     } else {
         idempotency::release(&mut connection, team, &key.text).await?;
     }
@@ -159,8 +181,15 @@ mod tests {
 
     #[test]
     fn what_may_pass_is_not_kept() {
-        let kept = |status| Answer { status, body: Value::Null }.is_final();
+        let kept = |status| Answer { status, body: Value::Null, shown_once: &[], retry_after: None }.is_final();
         assert!(kept(201) && kept(422) && kept(409));
         assert!(!kept(429) && !kept(500) && !kept(503));
+    }
+
+    #[test]
+    fn what_is_shown_once_is_not_kept() {
+        let body = serde_json::json!({"id": "key1", "secret": "agsk_…"});
+        let answer = Answer { status: 201, body, shown_once: &["secret"], retry_after: None };
+        assert_eq!(answer.kept(), serde_json::json!({"id": "key1", "secret": null}));
     }
 }

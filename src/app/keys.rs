@@ -4,24 +4,66 @@ use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
 use sqlx::{PgConnection, PgPool};
 
-use super::{App, teams::check_name};
+use super::{App, idempotency::Intent, teams::check_name};
 use crate::{
-    auth::Caller,
+    auth::{Caller, Trail},
     domain::{
-        credential::{ApiKey, Peppers, PresentedKey},
+        credential::{ApiKey, KeyKind, Peppers, PresentedKey, SigningPair},
         duration::Seconds,
         page::{Page, PageRequest},
         scope::{Scope, Scopes},
+        seal::Seals,
     },
     error::{Code, Error, Result},
     ids::{Ids, InstanceId, KeyId, TeamId},
-    storage::keys,
+    storage::{instances, keys, signing},
 };
 
 /// A key that was just minted or rotated: the only time its secret is seen.
 pub struct Minted {
     pub key: ApiKey,
-    pub secret: SecretString,
+    pub secret: Secret,
+}
+
+/// What its owner keeps of a key.
+pub enum Secret {
+    Key(SecretString),
+    Pair(SigningPair),
+}
+
+impl Secret {
+    /// The key itself, of a key that is one.
+    #[must_use]
+    pub fn into_key(self) -> Option<SecretString> {
+        match self {
+            Self::Key(secret) => Some(secret),
+            Self::Pair(_) => None,
+        }
+    }
+
+    /// The pair, of a key that signs.
+    #[must_use]
+    pub fn into_pair(self) -> Option<SigningPair> {
+        match self {
+            Self::Pair(pair) => Some(pair),
+            Self::Key(_) => None,
+        }
+    }
+}
+
+/// What secrets are made and kept with.
+#[derive(Clone, Copy)]
+pub struct Mint<'a> {
+    pub ids: &'a Ids,
+    pub peppers: &'a Peppers,
+    pub seals: &'a Seals,
+}
+
+impl<'a> Mint<'a> {
+    #[must_use]
+    pub fn of(app: &'a App) -> Self {
+        Self { ids: &app.ids, peppers: &app.peppers, seals: app.signers.seals() }
+    }
 }
 
 /// What a new key shall be.
@@ -31,13 +73,20 @@ pub struct Wanted {
     pub scopes: Scopes,
     pub expires_at: Option<DateTime<Utc>>,
     pub instance: Option<InstanceId>,
+    pub kind: KeyKind,
 }
 
 /// Mints a key for a caller's team, or for another one when the caller is an administrator.
 ///
 /// # Errors
 /// `scope_missing` when it would be wider than the issuer; `not_found` for an unknown team; `validation_failed`.
-pub async fn create(app: &App, caller: &Caller, team: Option<&str>, mut wanted: Wanted) -> Result<Minted> {
+pub async fn create(
+    app: &App,
+    caller: &Caller,
+    team: Option<&str>,
+    mut wanted: Wanted,
+    noted: Intent,
+) -> Result<Minted> {
     check_name("name", &wanted.name)?;
     if wanted.scopes.is_empty() {
         return Err(Error::field("scopes", "must name at least one scope"));
@@ -45,6 +94,10 @@ pub async fn create(app: &App, caller: &Caller, team: Option<&str>, mut wanted: 
     let team = target_team(app, caller, team).await?;
     let foreign = &team != caller.team_id();
     check_not_wider(caller, &wanted, foreign)?;
+    if let Some(instance) = &wanted.instance {
+        let found = instances::find(&mut *app.pool.acquire().await?, &team, instance).await?;
+        found.ok_or_else(|| Error::field("instance_id", "there is no such instance in the key's team"))?;
+    }
     if let Some(only) = &caller.only_instance {
         wanted.instance.get_or_insert_with(|| only.clone());
     }
@@ -53,9 +106,21 @@ pub async fn create(app: &App, caller: &Caller, team: Option<&str>, mut wanted: 
         (a, b) => a.or(b),
     };
     let mut tx = app.pool.begin().await?;
-    let minted = mint(&mut tx, &app.ids, &app.peppers, &team, Some(&caller.key_id), &wanted).await?;
+    let minted = mint(&mut tx, Mint::of(app), &team, Some(&caller.key_id), &wanted).await?;
+    intend(&mut tx, &caller.trail, &team, &minted.key.id).await?;
+    noted.note(&mut tx, minted.key.id.as_str()).await?;
     tx.commit().await?;
     Ok(minted)
+}
+
+/// Writes down that a key of a team is changed.
+///
+/// # Errors
+/// When the database fails.
+pub async fn intend(connection: &mut PgConnection, trail: &Trail, team: &TeamId, key: &KeyId) -> sqlx::Result<()> {
+    trail.note_team(team);
+    trail.note_target(key.as_str());
+    trail.intend(connection).await
 }
 
 /// The team a key call is about: the caller's own, or for administrators the named one.
@@ -96,47 +161,64 @@ fn check_not_wider(caller: &Caller, wanted: &Wanted, foreign: bool) -> Result<()
 /// When the database fails.
 pub async fn mint(
     connection: &mut PgConnection,
-    ids: &Ids,
-    peppers: &Peppers,
+    mint: Mint<'_>,
     team: &TeamId,
     issuer: Option<&KeyId>,
     wanted: &Wanted,
 ) -> Result<Minted> {
-    let id: KeyId = ids.next();
+    let id: KeyId = mint.ids.next();
     let new = keys::NewKey {
         id: &id,
         team,
         name: &wanted.name,
-        kind: "api",
+        kind: wanted.kind,
         scopes: &wanted.scopes,
         issuer,
         instance: wanted.instance.as_ref(),
         expires_at: wanted.expires_at,
     };
     keys::insert(&mut *connection, &new).await?;
-    let secret = give_secret(&mut *connection, peppers, &id).await?;
+    let secret = give_secret(&mut *connection, mint, wanted.kind, &id).await?;
     let key = keys::find(connection, team, &id).await?.ok_or_else(|| Error::internal("the new key is not there"))?;
     Ok(Minted { key, secret })
 }
 
-async fn give_secret(connection: &mut PgConnection, peppers: &Peppers, key: &KeyId) -> Result<SecretString> {
-    let secret = PresentedKey::generate(&mut rand::rng());
-    keys::add_secret(connection, key, &peppers.digest(&secret), &secret.shown_prefix()).await?;
-    Ok(secret.reveal())
+async fn give_secret(connection: &mut PgConnection, mint: Mint<'_>, kind: KeyKind, key: &KeyId) -> Result<Secret> {
+    match kind {
+        KeyKind::Api => {
+            let secret = PresentedKey::generate(&mut rand::rng());
+            keys::add_secret(connection, key, &mint.peppers.digest(&secret), &secret.shown_prefix()).await?;
+            Ok(Secret::Key(secret.reveal()))
+        }
+        KeyKind::Tencent => {
+            let pair = SigningPair::generate(&mut rand::rng());
+            signing::add(connection, key, &pair.secret_id, &mint.seals.seal(&pair.secret_id, &pair.secret_key)).await?;
+            Ok(Secret::Pair(pair))
+        }
+    }
 }
 
 /// Replaces a key's secret; the old one stays valid for `grace`.
 ///
 /// # Errors
 /// `not_found`; `invalid_state` for a revoked key.
-pub async fn rotate(pool: &PgPool, peppers: &Peppers, team: &TeamId, key: &KeyId, grace: Seconds) -> Result<Minted> {
+pub async fn rotate(
+    pool: &PgPool,
+    mint: Mint<'_>,
+    team: &TeamId,
+    key: &KeyId,
+    grace: Seconds,
+    trail: &Trail,
+) -> Result<Minted> {
     let mut tx = pool.begin().await?;
+    intend(&mut tx, trail, team, key).await?;
     let found = keys::find(&mut tx, team, key).await?.ok_or_else(|| Error::not_found("key"))?;
     if found.revoked_at.is_some() {
         return Err(Error::new(Code::InvalidState, "The key is revoked. Mint a new one."));
     }
     keys::retire_secrets(&mut tx, key, grace.0).await?;
-    let secret = give_secret(&mut tx, peppers, key).await?;
+    signing::retire(&mut tx, key, grace.0).await?;
+    let secret = give_secret(&mut tx, mint, found.kind, key).await?;
     let key = keys::find(&mut tx, team, key).await?.ok_or_else(|| Error::not_found("key"))?;
     tx.commit().await?;
     Ok(Minted { key, secret })
@@ -146,19 +228,32 @@ pub async fn rotate(pool: &PgPool, peppers: &Peppers, team: &TeamId, key: &KeyId
 ///
 /// # Errors
 /// `not_found`.
-pub async fn revoke(pool: &PgPool, team: &TeamId, key: &KeyId) -> Result<usize> {
+pub async fn revoke(pool: &PgPool, team: &TeamId, key: &KeyId, trail: &Trail) -> Result<usize> {
     let mut tx = pool.begin().await?;
+    intend(&mut tx, trail, team, key).await?;
     keys::find(&mut tx, team, key).await?.ok_or_else(|| Error::not_found("key"))?;
     let revoked = keys::revoke(&mut tx, team, key).await?;
     tx.commit().await?;
     Ok(revoked.len())
 }
 
+/// A team's keys, newest first; with `unused` the live ones that were not used for so long.
+///
 /// # Errors
 /// When the database fails.
-pub async fn list(pool: &PgPool, team: &TeamId, page: &PageRequest) -> Result<Page<ApiKey>> {
+pub async fn list(pool: &PgPool, team: &TeamId, unused: Option<Seconds>, page: &PageRequest) -> Result<Page<ApiKey>> {
     let mut connection = pool.acquire().await?;
-    Ok(keys::list(&mut connection, team, page).await?)
+    Ok(keys::list(&mut connection, team, unused.map(|seconds| seconds.0), page).await?)
+}
+
+/// A key that the caller may manage.
+///
+/// # Errors
+/// As [`manageable`].
+pub async fn get(app: &App, caller: &Caller, id: &KeyId) -> Result<ApiKey> {
+    let team = manageable(app, caller, id).await?;
+    let mut connection = app.pool.acquire().await?;
+    keys::find(&mut connection, &team, id).await?.ok_or_else(|| Error::not_found("key"))
 }
 
 /// The team of a key that the caller may rotate and revoke: of its own team and no wider than the caller, or any for

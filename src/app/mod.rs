@@ -1,11 +1,24 @@
 //! Use cases over a [`Caller`](crate::auth::Caller): each operation reads as one function with one error path.
 
+pub mod activity;
+pub mod audit;
+pub mod code;
+pub mod daily;
 pub mod exec;
 pub mod files;
+pub mod holds;
 pub mod idempotency;
+pub mod images;
 pub mod instances;
 pub mod keys;
 pub mod lease;
+pub mod peers;
+pub mod ports;
+pub mod rates;
+pub mod reconciliation;
+pub mod runs;
+pub mod sockets;
+mod tally;
 pub mod teams;
 pub mod tools;
 pub mod upkeep;
@@ -15,11 +28,14 @@ use std::{ops::Deref, sync::Arc};
 
 use sqlx::PgPool;
 
-use self::exec::Execs;
 pub use self::upkeep::Upkeep;
+use self::{
+    activity::Activity, audit::History, exec::Execs, holds::Holders, instances::Lines, peers::Peers, ports::Ports,
+    rates::Rates, runs::Runs, sockets::Sockets,
+};
 use crate::{
     access::Access,
-    auth::{Authenticator, Tickets},
+    auth::{Authenticator, Grants, Signers, Tickets},
     clock::SharedClock,
     config::Config,
     domain::credential::Peppers,
@@ -42,9 +58,22 @@ pub struct Parts {
     pub peppers: Arc<Peppers>,
     pub auth: Authenticator,
     pub tickets: Tickets,
+    pub signers: Signers,
+    pub grants: Grants,
     pub upstreams: Upstreams,
     pub access: Access,
     pub execs: Execs,
+    pub ports: Ports,
+    pub rates: Rates,
+    /// Who waits for an instance.
+    pub lines: Lines,
+    pub runs: Runs,
+    pub holders: Holders,
+    pub activity: Activity,
+    pub history: History,
+    pub sockets: Sockets,
+    /// Requests to other replicas.
+    pub peers: Peers,
     pub lifecycle: Lifecycle,
     pub metrics: Metrics,
     /// The identity stamped on what this deployment makes in the cloud.

@@ -1,8 +1,10 @@
 //! Teams, their quotas and grants. For administrators.
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
+use super::idempotency::Intent;
 use crate::{
+    auth::Trail,
     domain::{
         page::{Page, PageRequest},
         team::{Grants, Quotas, Team},
@@ -18,11 +20,30 @@ pub const MAX_NAME: usize = 50;
 ///
 /// # Errors
 /// `validation_failed` for a bad name, `name_taken`.
-pub async fn create(pool: &PgPool, ids: &Ids, name: &str, quotas: &Quotas, grants: &Grants) -> Result<Team> {
+pub async fn create(
+    pool: &PgPool,
+    ids: &Ids,
+    name: &str,
+    quotas: &Quotas,
+    grants: &Grants,
+    trail: &Trail,
+    noted: &Intent,
+) -> Result<Team> {
     check_name("name", name)?;
-    let mut connection = pool.acquire().await?;
-    let team = teams::system_insert(&mut connection, &ids.next(), name, quotas, grants).await?;
-    team.ok_or_else(|| Error::new(Code::NameTaken, format!("There is a team named {name:?} already.")))
+    let mut tx = pool.begin().await?;
+    let team = teams::system_insert(&mut tx, &ids.next(), name, quotas, grants).await?;
+    let taken = || Error::new(Code::NameTaken, format!("There is a team named {name:?} already."));
+    let team = team.ok_or_else(taken)?;
+    intend(&mut tx, trail, &team.id).await?;
+    noted.note(&mut tx, team.id.as_str()).await?;
+    tx.commit().await?;
+    Ok(team)
+}
+
+async fn intend(connection: &mut PgConnection, trail: &Trail, team: &TeamId) -> sqlx::Result<()> {
+    trail.note_team(team);
+    trail.note_target(team.as_str());
+    trail.intend(connection).await
 }
 
 /// The team of this id or name.
@@ -45,12 +66,18 @@ pub async fn list(pool: &PgPool, page: &PageRequest) -> Result<Page<Team>> {
 ///
 /// # Errors
 /// `not_found`.
-pub async fn update(pool: &PgPool, id: &TeamId, change: impl FnOnce(&mut Quotas, &mut Grants)) -> Result<Team> {
+pub async fn update(
+    pool: &PgPool,
+    id: &TeamId,
+    trail: &Trail,
+    change: impl FnOnce(&mut Quotas, &mut Grants),
+) -> Result<Team> {
     let mut tx = pool.begin().await?;
     let team = teams::lock(&mut tx, id).await?.ok_or_else(|| Error::not_found("team"))?;
     let (mut quotas, mut grants) = (team.quotas, team.grants);
     change(&mut quotas, &mut grants);
     let team = teams::system_update(&mut tx, id, &quotas, &grants).await?.ok_or_else(|| Error::not_found("team"))?;
+    intend(&mut tx, trail, id).await?;
     tx.commit().await?;
     Ok(team)
 }

@@ -1,6 +1,12 @@
 //! How the operations and the jobs that look after them know of each other.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::{Notify, watch};
 
@@ -9,8 +15,10 @@ use tokio::sync::{Notify, watch};
 pub struct Upkeep {
     /// Something is to be stopped now.
     pub reap: Arc<Notify>,
-    /// An outcome is unknown.
+    /// Wakes the reconciler.
     pub reconcile: Arc<Notify>,
+    /// Somebody needs a pass, whenever the last one was.
+    asked: Arc<AtomicBool>,
     reconciled: watch::Sender<bool>,
     /// How long a claim on a row lasts unless it is renewed.
     pub claim: Duration,
@@ -19,7 +27,25 @@ pub struct Upkeep {
 impl Upkeep {
     #[must_use]
     pub fn new(claim: Duration) -> Self {
-        Self { reap: Arc::default(), reconcile: Arc::default(), reconciled: watch::Sender::new(false), claim }
+        Self {
+            reap: Arc::default(),
+            reconcile: Arc::default(),
+            asked: Arc::default(),
+            reconciled: watch::Sender::new(false),
+            claim,
+        }
+    }
+
+    /// Asks for a pass of the reconciler: an outcome is unknown.
+    pub fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.reconcile.notify_one();
+    }
+
+    /// Whether a pass was asked for since this was called last.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.asked.swap(false, Ordering::AcqRel)
     }
 
     /// Whether what the last run left behind has been looked into.

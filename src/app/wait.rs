@@ -8,6 +8,7 @@ use super::App;
 use crate::{
     domain::duration::Seconds,
     error::{Error, Result},
+    upstream::seen,
 };
 
 /// How long a call waits: what the caller asked for, else the default.
@@ -31,7 +32,7 @@ pub async fn detached<T: Send + 'static>(
     name: &'static str,
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
-    joined(app.lifecycle.spawn(name, work)).await
+    joined(app.lifecycle.spawn(name, seen::carried(work))).await
 }
 
 /// The outcome of work that was started, if it comes within `patience`; the work goes on regardless.

@@ -1,7 +1,10 @@
 //! Who calls, and what they may.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
+use super::Trail;
 use crate::{
     domain::{
         credential::ApiKey,
@@ -23,6 +26,12 @@ pub struct Caller {
     pub scopes: Scopes,
     /// Set: this caller may touch that instance alone.
     pub only_instance: Option<InstanceId>,
+    /// Another replica acts for it.
+    pub by_replica: bool,
+    /// Set: the present request wakes the paused instance that it goes into, and waits so long for it.
+    pub wake: Option<Duration>,
+    /// What the present request leaves in the history.
+    pub trail: Trail,
 }
 
 impl Caller {
@@ -36,7 +45,20 @@ impl Caller {
             key_expires_at: key.expires_at,
             scopes: key.scopes,
             only_instance: key.instance_id,
+            by_replica: false,
+            wake: None,
+            trail: Trail::default(),
         }
+    }
+
+    /// This caller, in one request.
+    #[must_use]
+    pub fn within(&self, trail: &Trail) -> Self {
+        trail.note_caller(self);
+        if self.by_replica {
+            trail.kept_elsewhere();
+        }
+        Self { trail: trail.clone(), ..self.clone() }
     }
 
     #[must_use]

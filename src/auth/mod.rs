@@ -1,17 +1,25 @@
 //! From a credential to a caller.
 
 mod caller;
+mod grants;
+mod passes;
+mod signers;
 mod tickets;
+mod trail;
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 use moka::future::Cache;
 use sqlx::PgPool;
 
 pub use self::{
     caller::Caller,
+    grants::Grants,
+    passes::{Pass, Passes, presents_pass, remove_passes},
+    signers::{Signer, Signers},
     tickets::{Redeemed, Ticket, TicketGrant, Tickets},
+    trail::{Start, Trail},
 };
 use crate::{
     domain::credential::{Digest, Peppers, PresentedKey},
@@ -23,6 +31,8 @@ use crate::{
 const BELIEF: Duration = Duration::from_millis(900);
 const CACHED_CREDENTIALS: u64 = 10_000;
 
+/// In `Authorization`, of a request that one replica makes at another.
+pub const REPLICA_SCHEME: &str = "Replica ";
 pub const API_KEY_HEADER: &str = "x-api-key";
 
 /// Turns credentials into callers.
@@ -30,24 +40,47 @@ pub const API_KEY_HEADER: &str = "x-api-key";
 pub struct Authenticator {
     pool: PgPool,
     peppers: Arc<Peppers>,
+    grants: Grants,
     cache: Cache<Digest, Arc<Caller>>,
+    /// Tokens to single instances.
+    pub passes: Passes,
 }
 
 impl Authenticator {
     #[must_use]
-    pub fn new(pool: PgPool, peppers: Arc<Peppers>) -> Self {
+    pub fn new(pool: PgPool, peppers: Arc<Peppers>, grants: Grants) -> Self {
         let cache = Cache::builder().max_capacity(CACHED_CREDENTIALS).time_to_live(BELIEF).build();
-        Self { pool, peppers, cache }
+        let passes = Passes::new(pool.clone(), Arc::clone(&peppers));
+        Self { pool, peppers, grants, cache, passes }
     }
 
-    /// The caller behind a request's `Authorization: Bearer` or `X-API-Key`.
+    /// The caller behind a request's `Authorization: Bearer` or `X-API-Key`; or whom another replica acts for.
     ///
     /// # Errors
     /// `unauthenticated` when there is none, or it is unknown, expired or revoked.
     pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Caller>> {
-        let key = presented(headers)?;
+        self.recognise(headers).await.map(|(caller, _)| caller)
+    }
+
+    /// As [`authenticate`](Self::authenticate), with the header that the credential stood in.
+    ///
+    /// # Errors
+    /// `unauthenticated`.
+    pub async fn recognise(&self, headers: &HeaderMap) -> Result<(Arc<Caller>, HeaderName)> {
+        if let Some(grant) = replica_grant(headers) {
+            // Boxed, like what is looked up below: what is rare does not make what is moved for each request larger.
+            let redeemed = Box::pin(self.grants.redeem_replica(grant)).await?;
+            return Ok((Arc::new(redeemed), header::AUTHORIZATION));
+        }
+        let (key, header) = presented(headers)?;
         let digest = self.peppers.digest(&key);
-        self.cache.try_get_with(digest, self.look_up(&key, digest)).await.map_err(|error: Arc<Error>| copy(&error))
+        let caller = match self.cache.get(&digest).await {
+            Some(caller) => caller,
+            None => Box::pin(self.cache.try_get_with(digest, self.look_up(&key, digest)))
+                .await
+                .map_err(|error: Arc<Error>| error.copy())?,
+        };
+        Ok((caller, header))
     }
 
     async fn look_up(&self, key: &PresentedKey, current: Digest) -> Result<Arc<Caller>> {
@@ -66,33 +99,43 @@ impl Authenticator {
     /// Forgets what was believed: called on this replica after a revocation or a change of a team.
     pub fn forget_all(&self) {
         self.cache.invalidate_all();
+        self.passes.forget_all();
     }
 }
 
-fn presented(headers: &HeaderMap) -> Result<PresentedKey> {
+fn replica_grant(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix(REPLICA_SCHEME)
+}
+
+/// Whether one of the headers holds something of a key's form.
+#[must_use]
+pub fn presents_key(headers: &HeaderMap) -> bool {
+    presented(headers).is_ok()
+}
+
+/// The key, and the header that it stands in. The other header is somebody else's: on its way to a sandbox it is kept.
+fn presented(headers: &HeaderMap) -> Result<(PresentedKey, HeaderName)> {
     let bearer = headers.get(header::AUTHORIZATION).map(|value| {
         let text = value.to_str().unwrap_or_default();
         let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
         if scheme.eq_ignore_ascii_case("bearer") { rest.trim() } else { "" }
     });
-    let text = match (bearer, headers.get(API_KEY_HEADER)) {
-        (Some(text), _) if !text.is_empty() => text,
-        (_, Some(value)) => value.to_str().unwrap_or_default().trim(),
-        (Some(_), None) => return Err(unauthenticated("The Authorization header is not of the form `Bearer agsk_…`.")),
-        (None, None) => {
-            return Err(unauthenticated("Send `Authorization: Bearer agsk_…` or `X-API-Key: agsk_…`."));
-        }
-    };
-    PresentedKey::parse(text).ok_or_else(|| unauthenticated("The key is not of the form `agsk_` and 64 hex digits."))
+    let own = headers.get(API_KEY_HEADER).map(|value| value.to_str().unwrap_or_default().trim());
+    if let Some(key) = bearer.and_then(PresentedKey::parse) {
+        return Ok((key, header::AUTHORIZATION));
+    }
+    if let Some(key) = own.and_then(PresentedKey::parse) {
+        return Ok((key, HeaderName::from_static(API_KEY_HEADER)));
+    }
+    Err(unauthenticated(match (bearer, own) {
+        (None, None) => "Send `Authorization: Bearer agsk_…` or `X-API-Key: agsk_…`.",
+        (Some(""), None) => "The Authorization header is not of the form `Bearer agsk_…`.",
+        _ => "The key is not of the form `agsk_` and 64 hex digits.",
+    }))
 }
 
 pub(crate) fn unauthenticated(detail: &str) -> Error {
     Error::new(Code::Unauthenticated, detail)
-}
-
-/// Several callers share one failed look-up; each gets its own copy of what a caller may read.
-fn copy(error: &Error) -> Error {
-    Error::new(error.code(), error.detail()).retryable(error.inner().retryable)
 }
 
 #[cfg(test)]
@@ -109,8 +152,20 @@ mod tests {
         assert!(presented(&headers(&[("authorization", &format!("Bearer {key}"))])).is_ok());
         assert!(presented(&headers(&[("authorization", &format!("bearer {key}"))])).is_ok());
         assert!(presented(&headers(&[("x-api-key", &key)])).is_ok());
-        // A Basic header meant for the sandbox does not hide the key.
-        assert!(presented(&headers(&[("authorization", "Basic cm9vdDo="), ("x-api-key", &key)])).is_ok());
+    }
+
+    #[test]
+    fn a_header_that_is_meant_for_the_sandbox_does_not_hide_the_key() {
+        let key = format!("agsk_{}", "0f".repeat(32));
+        let bearer = format!("Bearer {key}");
+        for (pairs, header) in [
+            ([("authorization", "Basic cm9vdDo="), ("x-api-key", key.as_str())], "x-api-key"),
+            ([("authorization", "Bearer eyJhbGciOi"), ("x-api-key", &key)], "x-api-key"),
+            ([("authorization", &bearer), ("x-api-key", "sk-of-another-service")], "authorization"),
+            ([("authorization", &bearer), ("x-api-key", &key)], "authorization"),
+        ] {
+            assert_eq!(presented(&headers(&pairs)).map(|(_, name)| name).unwrap().as_str(), header);
+        }
     }
 
     #[test]

@@ -87,9 +87,9 @@ impl Tickets {
     /// `unauthenticated` when it is unknown, used, expired, or its issuer's key was revoked.
     pub async fn redeem(&self, ticket: &str) -> Result<Redeemed> {
         let refused = || unauthenticated("The ticket is unknown, expired or was used before. Ask for a new one.");
-        let digest = self.peppers.ticket_digest(ticket);
+        let digests = self.peppers.ticket_digests(ticket);
         let mut connection = self.pool.acquire().await?;
-        let taken = tickets::take(&mut connection, &digest).await?.ok_or_else(refused)?;
+        let taken = tickets::take(&mut connection, &digests).await?.ok_or_else(refused)?;
         let issuer = keys::with_team(&mut connection, &taken.team_id, &taken.key_id, Vec::new()).await?;
         let issuer = issuer.ok_or_else(refused)?;
         let mut caller = Caller::of_key(issuer.key, issuer.team);

@@ -6,6 +6,7 @@ mod health;
 mod keys;
 mod migrate;
 mod openapi;
+mod reconcile;
 mod serve;
 mod teams;
 
@@ -14,10 +15,11 @@ use std::{io, path::PathBuf, process::ExitCode, sync::Arc};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    auth::{Start, Trail},
     bootstrap,
     clock::{self, SharedClock},
     config::{Config, ConfigError, Environment},
-    domain::credential::Peppers,
+    domain::{credential::Peppers, seal::Seals},
     ids::Ids,
 };
 
@@ -44,6 +46,8 @@ enum Command {
     Keys(keys::Arguments),
     /// Create and list teams.
     Teams(teams::Arguments),
+    /// Bring the database and the cloud together, or tell how they differ.
+    Reconcile(reconcile::Arguments),
     /// Print the OpenAPI document.
     Openapi,
     /// Ask a running gateway whether it is ready.
@@ -87,6 +91,7 @@ async fn execute(command: Command, environment: &Environment) -> anyhow::Result<
         Command::Migrate(file) => migrate::run(&file, environment).await,
         Command::Keys(arguments) => keys::run(arguments, environment).await,
         Command::Teams(arguments) => teams::run(arguments, environment).await,
+        Command::Reconcile(arguments) => reconcile::run(arguments, environment).await,
         Command::Openapi => openapi::run(),
         Command::Health(arguments) => health::run(arguments).await,
         Command::CheckConfig(file) => check_config::run(&file, environment),
@@ -108,6 +113,7 @@ struct Tools {
     ids: Ids,
     clock: SharedClock,
     peppers: Peppers,
+    seals: Seals,
 }
 
 impl Tools {
@@ -118,6 +124,21 @@ impl Tools {
             ids: Ids::new(Arc::clone(&clock)),
             clock,
             peppers: Peppers::derive(&config.auth.secret, config.auth.previous_secret.as_ref()),
+            seals: config.auth.seals(),
+        })
+    }
+}
+
+impl Tools {
+    /// What a command leaves in the history: done by whoever holds the database's credentials.
+    fn trail(&self, action: &str) -> Trail {
+        Trail::of_operator(Start {
+            id: self.ids.next(),
+            at: self.clock.now(),
+            action: action.to_owned(),
+            request_id: "command line".to_owned(),
+            client: None,
+            on_behalf_of: None,
         })
     }
 }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{ConfigFile, Tools, print_table};
 use crate::{
-    app::teams,
+    app::{idempotency::Intent, teams},
     config::Environment,
     domain::{
         page::{MAX_LIMIT, PageRequest},
@@ -38,7 +38,16 @@ pub(super) async fn run(arguments: Arguments, environment: &Environment) -> anyh
     match arguments.action {
         Action::Create { name } => {
             let (quotas, grants) = (Quotas::default(), Grants::default());
-            let team = teams::create(&tools.pool, &tools.ids, &name, &quotas, &grants).await?;
+            let team = teams::create(
+                &tools.pool,
+                &tools.ids,
+                &name,
+                &quotas,
+                &grants,
+                &tools.trail("create_team"),
+                &Intent::default(),
+            )
+            .await?;
             println!("{}", team.id);
         }
         Action::List => {

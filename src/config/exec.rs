@@ -17,6 +17,17 @@ pub struct Exec {
     pub memory_window: u64,
     /// Bytes kept per exec in the database.
     pub stored_window: u64,
+    /// How long the output of a command that has ended is kept.
+    pub output_retention: Duration,
+    /// Bytes that all commands together may hold in memory beyond `memory_window` while the database lags behind.
+    pub memory_reserve: u64,
+    /// Bytes of output held in memory for one team.
+    pub team_memory: u64,
+    /// Commands that may run in one instance.
+    pub max_per_instance: u32,
+    /// WebSockets that may be open: of one team, and to one instance.
+    pub max_sockets_per_team: u32,
+    pub max_sockets_per_instance: u32,
     pub keepalive: Duration,
 }
 
@@ -31,6 +42,12 @@ impl Exec {
             max_output_limit: section.size("max_output_limit"),
             memory_window: section.size("memory_window"),
             stored_window: section.size("stored_window"),
+            output_retention: section.duration("output_retention"),
+            memory_reserve: section.size("memory_reserve"),
+            team_memory: section.size("team_memory"),
+            max_per_instance: section.count("max_per_instance"),
+            max_sockets_per_team: section.count("max_sockets_per_team"),
+            max_sockets_per_instance: section.count("max_sockets_per_instance"),
             keepalive: section.duration("keepalive"),
         };
         if exec.output_limit > exec.max_output_limit {

@@ -3,6 +3,7 @@
 //! `default.toml` documents every key. Layers, lowest first: that file, the operator's file, the well-known variables,
 //! then `AGS_GATEWAY__SECTION__KEY`.
 
+mod audit;
 mod auth;
 mod database;
 mod exec;
@@ -11,6 +12,8 @@ mod instances;
 mod jobs;
 mod log;
 pub mod parse;
+mod ports;
+mod runs;
 mod section;
 mod server;
 mod source;
@@ -27,6 +30,7 @@ use std::rc::Rc;
 use section::{Findings, Reader, Section};
 use tree::{Origin, Table};
 
+pub use audit::Audit;
 pub use auth::{Auth, MIN_SECRET_BYTES};
 pub use database::Database;
 pub use exec::Exec;
@@ -35,6 +39,8 @@ pub use instances::{Instances, MAX_TIMEOUT, MIN_TIMEOUT};
 pub use jobs::Jobs;
 pub use log::{Log, LogFormat};
 pub use parse::Cidr;
+pub use ports::Ports;
+pub use runs::Runs;
 pub use server::{AllowedOrigin, Server};
 pub use source::{Environment, Source};
 pub use tools::{Probe, Tools};
@@ -72,7 +78,10 @@ pub struct Config {
     pub instances: Instances,
     pub exec: Exec,
     pub files: Files,
+    pub ports: Ports,
     pub jobs: Jobs,
+    pub audit: Audit,
+    pub runs: Runs,
     entries: Vec<Entry>,
 }
 
@@ -119,7 +128,10 @@ impl Config {
             instances: Instances::read(root.section("instances")),
             exec: Exec::read(root.section("exec")),
             files: Files::read(root.section("files")),
+            ports: Ports::read(root.section("ports")),
             jobs: Jobs::read(root.section("jobs")),
+            audit: Audit::read(root.section("audit")),
+            runs: Runs::read(root.section("runs")),
             entries: Vec::new(),
         };
         root.finish();

@@ -16,14 +16,22 @@ pub struct Server {
     pub metrics_listen: Option<SocketAddr>,
     /// How clients reach the API, without a trailing slash; the request's own address when absent.
     pub public_url: Option<Url>,
+    /// How other replicas reach this one; the address it listens on when absent and that is a particular one.
+    pub replica_url: Option<Url>,
     /// Ports of sandboxes are served at `{port}-{instance}.<sandbox_domain>`.
     pub sandbox_domain: Option<String>,
+    /// Further hosts that clients may have signed for.
+    pub signing_hosts: Vec<String>,
     pub trusted_proxies: Vec<Cidr>,
     pub cors_origins: Vec<AllowedOrigin>,
     pub websocket_origins: Vec<AllowedOrigin>,
     /// Bytes.
     pub max_json_body: u64,
     pub header_timeout: Duration,
+    /// A client may take nothing of what is to be sent for this long.
+    pub write_timeout: Duration,
+    /// Nothing of an answer may move for this long when the client has closed its sending side.
+    pub half_closed_timeout: Duration,
     pub drain_timeout: Duration,
 }
 
@@ -35,18 +43,27 @@ impl Server {
             listen: section.parsed("listen", "an address and port such as \"127.0.0.1:8080\"", unspecified),
             metrics_listen: section.optional_as("metrics_listen", "an address and port such as \"127.0.0.1:9090\""),
             public_url: section.optional_with("public_url", "an http(s) URL without path", public_url),
+            replica_url: section.optional_with("replica_url", "an http URL without path", replica_url),
             sandbox_domain: section.optional_with("sandbox_domain", "a host name", host_name),
+            signing_hosts: section.list("signing_hosts", "a host, with its port where it is not the usual", authority),
             trusted_proxies: section
                 .list("trusted_proxies", "a network such as \"10.0.0.0/8\"", |text| text.parse().ok()),
             cors_origins: section.list("cors_origins", origin, |text| text.parse().ok()),
             websocket_origins: section.list("websocket_origins", origin, |text| text.parse().ok()),
             max_json_body: section.size("max_json_body"),
             header_timeout: section.duration("header_timeout"),
+            write_timeout: section.duration("write_timeout"),
+            half_closed_timeout: section.duration("half_closed_timeout"),
             drain_timeout: section.duration("drain_timeout"),
         };
         section.finish();
         server
     }
+}
+
+/// A host as it stands in `Host`.
+fn authority(text: &str) -> Option<String> {
+    text.parse::<http::uri::Authority>().ok().filter(|host| !host.as_str().contains('@')).map(|_| text.to_owned())
 }
 
 fn public_url(text: &str) -> Option<Url> {
@@ -57,6 +74,10 @@ fn public_url(text: &str) -> Option<Url> {
         && url.fragment().is_none()
         && url.username().is_empty();
     plain.then_some(url)
+}
+
+fn replica_url(text: &str) -> Option<Url> {
+    public_url(text).filter(|url| url.scheme() == "http")
 }
 
 /// A host name in lower case: labels of letters, digits and hyphens.

@@ -35,6 +35,8 @@ pub struct Upstream {
     pub language: String,
     /// Calls per second and action.
     pub qps: u32,
+    /// Instances that the account may have; `None`: the cloud says when it has too many.
+    pub max_instances: Option<u32>,
     pub connect_timeout: Duration,
     pub attempt_timeout: Duration,
     pub deadline: Duration,
@@ -132,6 +134,7 @@ impl Upstream {
             skip_ssl_verify: section.flag("skip_ssl_verify"),
             language: section.one_of("language", &["zh-CN", "en-US"]),
             qps: section.count("qps"),
+            max_instances: u32::try_from(section.size("max_instances")).ok().filter(|count| *count > 0),
             connect_timeout: section.duration("connect_timeout"),
             attempt_timeout: section.duration("attempt_timeout"),
             deadline: section.duration("deadline"),

@@ -102,6 +102,37 @@ pub enum IdleAction {
     Stop,
 }
 
+/// What an event tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EventKind {
+    /// Its state changed.
+    Status,
+    /// Its life ends soon.
+    Expiring,
+}
+
+impl EventKind {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Expiring => "expiring",
+        }
+    }
+}
+
+/// Something that happened to an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceEvent {
+    pub id: i64,
+    pub at: DateTime<Utc>,
+    pub kind: EventKind,
+    pub status: InstanceStatus,
+    pub stop_reason: Option<StopReason>,
+    pub expires_at: DateTime<Utc>,
+}
+
 /// An instance's own way to use a storage mount of its tool; what is left out is as the tool says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

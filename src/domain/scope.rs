@@ -49,6 +49,20 @@ macro_rules! scopes {
                 const ANY_OF: &'static [Scope] = &[Scope::Exec, Scope::ExecRead];
             }
 
+            /// What can be done over a WebSocket.
+            #[derive(Clone, Copy, Debug)]
+            pub struct Sockets;
+            impl super::Permission for Sockets {
+                const ANY_OF: &'static [Scope] = &[Scope::Exec, Scope::ExecRead, Scope::FilesRead];
+            }
+
+            /// Seeing the history: one's own team's, or as an administrator everybody's.
+            #[derive(Clone, Copy, Debug)]
+            pub struct AuditOrAdmin;
+            impl super::Permission for AuditOrAdmin {
+                const ANY_OF: &'static [Scope] = &[Scope::AuditRead, Scope::Admin];
+            }
+
             /// Managing keys: one's own team's, or as an administrator everybody's.
             #[derive(Clone, Copy, Debug)]
             pub struct KeysOrAdmin;

@@ -48,6 +48,10 @@ pub struct Grants {
     pub upstreams: Vec<String>,
     /// Instance auth modes: `DEFAULT`, `TOKEN`, `PUBLIC`, `NONE`.
     pub auth_modes: Vec<String>,
+    /// Whether it may obtain the cloud's own access tokens of its instances.
+    pub tokens: bool,
+    /// Whether it may adopt tools that were made in the cloud's console.
+    pub imports: bool,
 }
 
 impl Default for Grants {
@@ -58,6 +62,8 @@ impl Default for Grants {
             networks: vec!["PUBLIC".into(), "SANDBOX".into()],
             upstreams: vec!["*".into()],
             auth_modes: vec!["DEFAULT".into(), "TOKEN".into()],
+            tokens: false,
+            imports: false,
         }
     }
 }

@@ -55,6 +55,11 @@ impl Tool {
     pub fn is_shared(&self) -> bool {
         self.team_id.is_none()
     }
+
+    #[must_use]
+    pub fn is_of(&self, team: &TeamId) -> bool {
+        self.team_id.as_ref() == Some(team)
+    }
 }
 
 /// What a tool was asked to be, defaults filled in.

@@ -3,19 +3,35 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, Request};
-use http::HeaderMap;
+use http::{Extensions, HeaderMap, request::Parts};
 
 use crate::config::Cidr;
 
 /// The client's address: the peer's, or the last one in `X-Forwarded-For` that is not a trusted proxy, when the peer is one.
 #[must_use]
 pub fn of(request: &Request, trusted: &[Cidr]) -> Option<IpAddr> {
-    let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
-    Some(forwarded(peer.ip(), request.headers(), trusted))
+    seen_by(request.extensions(), request.headers(), trusted)
+}
+
+/// As [`of`], of a request that was taken apart.
+#[must_use]
+pub fn of_parts(parts: &Parts, trusted: &[Cidr]) -> Option<IpAddr> {
+    seen_by(&parts.extensions, &parts.headers, trusted)
+}
+
+fn seen_by(extensions: &Extensions, headers: &HeaderMap, trusted: &[Cidr]) -> Option<IpAddr> {
+    let ConnectInfo(peer) = extensions.get::<ConnectInfo<SocketAddr>>()?;
+    Some(forwarded(peer.ip(), headers, trusted))
+}
+
+/// Whether a request comes straight from a proxy that configuration trusts: what it says of the client is believed.
+#[must_use]
+pub fn through_trusted(peer: IpAddr, trusted: &[Cidr]) -> bool {
+    trusted.iter().any(|network| network.contains(peer))
 }
 
 fn forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &[Cidr]) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(*address));
+    let is_trusted = |address: &IpAddr| through_trusted(*address, trusted);
     let mut client = peer;
     let hops = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
     let hops: Vec<&str> = hops.flat_map(|line| line.split(',')).map(str::trim).collect();

@@ -7,16 +7,21 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, header, request::Parts};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::request_log::RequestLog;
+use super::{activity::Wake, limits, request_log::RequestLog};
 use crate::{
     app::App,
-    auth::Caller,
-    domain::scope::Permission,
+    auth::{Caller, Trail},
+    domain::{
+        audit::{MAX_ON_BEHALF_OF, names_a_user},
+        scope::Permission,
+    },
     error::{Code, Error, FieldError, Result},
 };
+
+pub const ON_BEHALF_OF: HeaderName = HeaderName::from_static("x-on-behalf-of");
 
 /// A caller whose credential has the scope `P`: the permission is in the handler's signature.
 pub struct Authorized<P>(Arc<Caller>, PhantomData<P>);
@@ -58,13 +63,40 @@ impl FromRequestParts<App> for Authenticated {
 }
 
 /// # Errors
-/// `unauthenticated`.
+/// `unauthenticated`, `rate_limited`.
 pub(super) async fn authenticate(parts: &Parts, app: &App) -> Result<Arc<Caller>> {
     let caller = app.auth.authenticate(&parts.headers).await?;
+    noted(parts, caller)
+}
+
+/// Notes who calls in the log and the history of the request.
+///
+/// # Errors
+/// `invalid_request` for an `X-On-Behalf-Of` that cannot name anybody; `rate_limited`.
+pub(super) fn noted(parts: &Parts, caller: Arc<Caller>) -> Result<Arc<Caller>> {
     if let Some(log) = parts.extensions.get::<RequestLog>() {
         log.note_caller(&caller);
     }
-    Ok(caller)
+    limits::count(parts, &caller)?;
+    let Some(trail) = parts.extensions.get::<Trail>() else { return Ok(caller) };
+    if let Some(user) = end_user(&parts.headers)? {
+        trail.note_user(&user);
+    }
+    let wake = parts.extensions.get::<Wake>().map(|wake| wake.0);
+    Ok(Arc::new(Caller { wake, ..caller.within(trail) }))
+}
+
+/// The end user that a caller acts for, as it says.
+fn end_user(headers: &HeaderMap) -> Result<Option<String>> {
+    let mut values = headers.get_all(ON_BEHALF_OF).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let user = std::str::from_utf8(value.as_bytes()).ok().filter(|user| names_a_user(user) && values.next().is_none());
+    user.map(|user| Some(user.to_owned())).ok_or_else(|| {
+        let detail = format!(
+            "X-On-Behalf-Of stands once and has 1 to {MAX_ON_BEHALF_OF} characters of UTF-8, no control characters."
+        );
+        Error::new(Code::InvalidRequest, detail)
+    })
 }
 
 /// A JSON body, or a JSON answer.
@@ -75,17 +107,17 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, app: &App) -> Result<Self> {
-        from_json(&read_json(request, app).await?).map(Self)
+        from_json(&read_json(request, app.config.server.max_json_body).await?).map(Self)
     }
 }
 
-/// The bytes of a body that is said to be JSON.
+/// The bytes of a body that is said to be JSON, `limit` at most.
 ///
 /// # Errors
 /// `unsupported_media_type`, `body_too_large`.
-pub(super) async fn read_json(request: Request, app: &App) -> Result<Bytes> {
+pub(super) async fn read_json(request: Request, limit: u64) -> Result<Bytes> {
     let is_json = content_type_is_json(&request);
-    let body = read_body(request, app).await?;
+    let body = read_body(request, limit).await?;
     if is_json {
         return Ok(body);
     }
@@ -99,7 +131,7 @@ impl<T: DeserializeOwned> OptionalFromRequest<App> for Json<T> {
 
     async fn from_request(request: Request, app: &App) -> Result<Option<Self>> {
         let is_json = content_type_is_json(&request);
-        let body = read_body(request, app).await?;
+        let body = read_body(request, app.config.server.max_json_body).await?;
         if body.is_empty() {
             return Ok(None);
         }
@@ -126,8 +158,12 @@ fn content_type_is_json(request: &Request) -> bool {
     essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
 }
 
-async fn read_body(request: Request, app: &App) -> Result<Bytes> {
-    let limit = usize::try_from(app.config.server.max_json_body).unwrap_or(usize::MAX);
+/// The bytes of a body of `limit` bytes at most.
+///
+/// # Errors
+/// `body_too_large`; `invalid_request` when it breaks off.
+pub(super) async fn read_body(request: Request, limit: u64) -> Result<Bytes> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let limited = http_body_util::Limited::new(request.into_body(), limit);
     match http_body_util::BodyExt::collect(limited).await {
         Ok(body) => Ok(body.to_bytes()),
@@ -285,23 +321,6 @@ impl QueryReader {
         choices
     }
 
-    /// `limit` and `cursor`.
-    pub fn page(&mut self) -> crate::domain::page::PageRequest {
-        use crate::domain::page::{DEFAULT_LIMIT, MAX_LIMIT, PageRequest, decode_cursor};
-        let limit = self.parsed::<u32>("limit").unwrap_or(DEFAULT_LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            self.error("limit", format!("must lie between 1 and {MAX_LIMIT}"));
-        }
-        let before = self.text("cursor").and_then(|cursor| {
-            let id = decode_cursor(&cursor);
-            if id.is_none() {
-                self.error("cursor", "is not a cursor of this list");
-            }
-            id
-        });
-        PageRequest { limit, before }
-    }
-
     pub fn error(&mut self, name: &str, message: impl Into<String>) {
         self.errors.push(FieldError { field: name.to_owned(), message: message.into() });
     }
@@ -325,31 +344,10 @@ impl QueryReader {
     }
 }
 
-/// A page of a list.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct List<T> {
-    pub items: Vec<T>,
-    /// Pass it as `cursor` for the next page; null on the last one.
-    pub next_cursor: Option<String>,
-}
-
-impl<T> List<T> {
-    /// From a page of the application's type.
-    pub fn of<U>(page: crate::domain::page::Page<U>, dto: impl FnMut(U) -> T) -> Self {
-        let page = page.map(dto);
-        Self { items: page.items, next_cursor: page.next.as_deref().map(crate::domain::page::encode_cursor) }
-    }
-}
-
-impl<T: Serialize> IntoResponse for List<T> {
-    fn into_response(self) -> Response {
-        (StatusCode::OK, Json(self)).into_response()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::page::PageQuery;
     use proptest::prelude::*;
 
     #[derive(Debug, serde::Deserialize)]
@@ -398,7 +396,7 @@ mod tests {
         let mut reader = QueryReader::new("id=a,b&id=c&tag.x=1&limit=0&q=1");
         assert_eq!(reader.list("id"), ["a", "b", "c"]);
         assert_eq!(reader.prefixed("tag"), [("x".to_owned(), "1".to_owned())]);
-        reader.page();
+        PageQuery::from_query(&mut reader);
         let error = reader.finish().unwrap_err();
         let fields: Vec<_> = error.inner().fields.iter().map(|field| field.field.as_str()).collect();
         assert_eq!(fields, ["limit", "q"]);
@@ -408,7 +406,7 @@ mod tests {
         #[test]
         fn reading_queries_never_panics(query in "\\PC{0,60}") {
             let mut reader = QueryReader::new(&query);
-            reader.page();
+            PageQuery::from_query(&mut reader);
             reader.prefixed("metadata");
             let _ = reader.finish();
         }

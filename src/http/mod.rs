@@ -1,12 +1,24 @@
 //! The HTTP surface.
 
+mod activity;
+mod audit;
 mod client_addr;
+mod client_io;
+mod e2b;
 pub mod extract;
+mod forward;
+pub mod front;
 pub mod health;
+mod held;
 pub mod idempotency;
+mod limits;
 pub mod openapi;
+pub mod page;
 pub mod problem;
+mod proxy;
 pub mod request_log;
+pub mod serve;
+mod tencent;
 mod unread;
 pub mod v1;
 pub mod websocket;
@@ -39,19 +51,39 @@ pub(crate) fn api() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::Base::openapi()).merge(health::routes()).merge(v1::routes())
 }
 
-/// The whole server: routes and layers.
+/// The routes, and the document of them.
+fn api_parts() -> (Router<App>, utoipa::openapi::OpenApi) {
+    let (routes, mut document) = api().split_for_parts();
+    openapi::describe_wake(&mut document);
+    (routes, document)
+}
+
+/// The API: routes and layers.
 pub fn router(app: &App) -> Router {
-    let (routes, document) = api().split_for_parts();
+    let (routes, document) = api_parts();
+    let operations = audit::Operations::of(&document).and(e2b::operations().chain(tencent::operations()));
     let swagger = SwaggerUi::new("/docs")
         .url("/openapi.json", document)
         .config(SwaggerConfig::from("/openapi.json").persist_authorization(true).try_it_out_enabled(true));
     routes
         .merge(swagger)
+        .nest(e2b::MOUNT, e2b::routes())
+        .merge(tencent::routes())
         .route("/metrics", get(metrics))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         // Bodies are limited where they are read: JSON by configuration, files not at all.
         .layer(DefaultBodyLimit::disable())
+        // Calls into an instance are its use, and may wake it; inside the forwarding, so that one replica counts them.
+        .layer(middleware::from_fn_with_state(app.clone(), activity::layer))
+        // Another replica may be the one to answer; inside the log, so that both replicas log it.
+        .layer(middleware::from_fn_with_state(app.clone(), forward::layer))
+        // What lasts ends with the key; inside the history, which says so.
+        .layer(middleware::from_fn_with_state(app.clone(), held::layer))
+        // What is done is written down by the replica that was asked, outside of the forwarding.
+        .layer(middleware::from_fn_with_state((app.clone(), operations), audit::layer))
+        // Where the caller's team stands is told with every answer to it, also to what is refused.
+        .layer(middleware::from_fn_with_state(app.clone(), limits::layer))
         // A panic becomes a problem document instead of a cut connection.
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             Error::internal("a handler panicked").into_response()
@@ -82,10 +114,12 @@ fn cors(server: &Server) -> CorsLayer {
                 "x-api-key",
                 "x-request-id",
                 "idempotency-key",
+                "x-on-behalf-of",
                 "last-event-id",
                 "range",
                 "if-none-match",
                 "if-modified-since",
+                "x-sandbox-wake",
             ]
             .map(HeaderName::from_static),
         )

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use utoipa::{
     IntoResponses, Modify, OpenApi, PartialSchema, ToSchema,
     openapi::{
-        ContentBuilder, RefOr, ResponseBuilder,
+        ContentBuilder, ObjectBuilder, RefOr, ResponseBuilder, Type,
+        path::{Parameter, ParameterBuilder, ParameterIn},
         response::Response,
         security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 
-use super::problem::{self, Problem};
+use super::{
+    activity,
+    problem::{self, Problem},
+};
 
 /// The failures every operation may answer with, as one row instead of many copies.
 pub struct Failures;
@@ -65,17 +69,53 @@ impl Modify for Security {
         (name = "tools", description = "Templates of sandboxes."),
         (name = "instances", description = "Running sandboxes, and those that ran."),
         (name = "exec", description = "Commands in instances: waiting, streaming, over WebSocket."),
+        (name = "code", description = "Code in the interpreter of instances of tools of type code-interpreter, and its contexts."),
+        (name = "runs", description = "An instance for one command or piece of code, with files in and out, that is gone after it."),
         (name = "files", description = "Files in instances."),
+        (name = "ports", description = "What listens in instances: for programs, and as previews for browsers."),
         (name = "keys", description = "API keys and tickets."),
-        (name = "teams", description = "Teams, their quotas and grants."),
+        (name = "history", description = "Who did what, and what was used. Both outlive what they tell of."),
+        (name = "teams", description = "Teams, their quotas and grants, and the upkeep of the account."),
     )
 )]
 pub struct Base;
 
+/// Says that calls into an instance may wake it: `?wake=`, or a header in calls of ports.
+pub(super) fn describe_wake(document: &mut utoipa::openapi::OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        let parameter = if activity::goes_inside(path) {
+            wake_parameter("wake", ParameterIn::Query)
+        } else if super::v1::is_port_path(path) {
+            wake_parameter(activity::WAKE_HEADER.as_str(), ParameterIn::Header)
+        } else {
+            continue;
+        };
+        let operations = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+            &mut item.patch,
+            &mut item.head,
+            &mut item.options,
+        ];
+        for operation in operations.into_iter().flatten() {
+            operation.parameters.get_or_insert_default().push(parameter.clone().into());
+        }
+    }
+}
+
+fn wake_parameter(name: &str, place: ParameterIn) -> Parameter {
+    let text = "Wakes a paused instance, and waits so long for it to run. Without it a paused instance is an `invalid_state`. \
+                Its `expires_at` stays.";
+    let schema = ObjectBuilder::new().schema_type(Type::String).examples([serde_json::json!("30s")]);
+    ParameterBuilder::new().name(name).parameter_in(place).description(Some(text)).schema(Some(schema)).build()
+}
+
 /// The whole document.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
-    super::api().split_for_parts().1
+    super::api_parts().1
 }
 
 /// The document as committed under `openapi/`.

@@ -37,6 +37,9 @@ pub struct Problem {
     pub sandbox: Option<SandboxRef>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<LimitRef>,
+    /// Number in the line for an instance: 1 is next. See `?queue=`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_position: Option<u64>,
 }
 
 impl Problem {
@@ -55,6 +58,7 @@ impl Problem {
             upstream: inner.upstream.clone(),
             sandbox: inner.sandbox.clone(),
             limit: inner.limit.clone(),
+            queue_position: inner.queue_position,
         }
     }
 }
@@ -64,9 +68,23 @@ impl Problem {
 pub struct Cause {
     pub code: Code,
     pub chain: String,
+    /// The cloud's id of the call that failed.
+    pub upstream_request_id: Option<String>,
 }
 
 impl Cause {
+    /// The cause that a kept document tells of.
+    #[must_use]
+    pub fn of_document(document: &serde_json::Value) -> Option<Self> {
+        let text = |pointer: &str| document.pointer(pointer)?.as_str().map(str::to_owned);
+        let code = text("/code")?;
+        Some(Self {
+            code: *Code::ALL.iter().find(|known| known.as_str() == code)?,
+            chain: text("/detail").unwrap_or_default(),
+            upstream_request_id: text("/upstream/request_id"),
+        })
+    }
+
     fn of(inner: &Inner) -> Self {
         let mut chain = inner.detail.clone();
         let mut source = inner.source.as_deref().map(|source| source as &dyn StdError);
@@ -75,7 +93,8 @@ impl Cause {
             chain.push_str(&error.to_string());
             source = error.source();
         }
-        Self { code: inner.code, chain }
+        let upstream_request_id = inner.upstream.as_ref().and_then(|upstream| upstream.request_id.clone());
+        Self { code: inner.code, chain, upstream_request_id }
     }
 }
 

@@ -1,8 +1,9 @@
 //! One structured line per request, and the request id that goes with it everywhere.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -10,11 +11,15 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tracing::Instrument;
 
 use super::{client_addr, problem::Cause};
-use crate::{app::App, auth::Caller};
+use crate::{
+    app::App,
+    auth::Caller,
+    ids::{KeyId, TeamId},
+};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
@@ -25,36 +30,43 @@ tokio::task_local! {
 
 /// What the layers of one request learn about it.
 #[derive(Clone)]
-pub struct RequestLog {
-    id: Arc<str>,
-    caller: Arc<Mutex<Option<(String, String)>>>,
+pub struct RequestLog(Arc<Learnt>);
+
+struct Learnt {
+    id: String,
+    caller: OnceLock<(TeamId, KeyId)>,
 }
 
 impl RequestLog {
     fn new(id: String) -> Self {
-        Self { id: id.into(), caller: Arc::default() }
+        Self(Arc::new(Learnt { id, caller: OnceLock::new() }))
     }
 
     /// Notes who called.
     pub fn note_caller(&self, caller: &Caller) {
-        let noted = (caller.team.id.to_string(), caller.key_id.to_string());
-        *self.caller.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted);
+        self.note(&caller.team.id, &caller.key_id);
     }
 
-    fn caller(&self) -> (String, String) {
-        self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
+    /// Notes whose key answers for the call; the first that is noted stays.
+    pub fn note(&self, team: &TeamId, key: &KeyId) {
+        self.0.caller.get_or_init(|| (team.clone(), key.clone()));
+    }
+
+    /// Team and key, empty when nobody was noted.
+    fn caller(&self) -> (&str, &str) {
+        self.0.caller.get().map_or(("", ""), |(team, key)| (team.as_str(), key.as_str()))
     }
 
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.id
+        &self.0.id
     }
 }
 
 /// The id of the request that is being handled, or an empty text outside of one.
 #[must_use]
 pub fn current_request_id() -> String {
-    CURRENT.try_with(|log| log.id.to_string()).unwrap_or_default()
+    CURRENT.try_with(|log| log.id().to_owned()).unwrap_or_default()
 }
 
 /// `work` with the present request's id, for a task of its own.
@@ -77,9 +89,20 @@ fn trace_id(request: &Request) -> Option<String> {
     valid.then(|| id.to_owned())
 }
 
-/// Middleware: gives the request its id and its span, and writes its line when the response head is ready.
-pub async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let id = accepted_id(&request).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+/// Middleware: [`around`] the routes.
+pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
+    around(&app, request, &route, |request| next.run(request)).await
+}
+
+/// Gives a request its id and its span, and writes its line when the response head is ready.
+pub async fn around<F: Future<Output = Response>>(
+    app: &App,
+    mut request: Request,
+    route: &str,
+    answer: impl FnOnce(Request) -> F,
+) -> Response {
+    let id = accepted_id(&request).unwrap_or_else(|| app.ids.request());
     let header = HeaderValue::from_str(&id).ok();
     let log = RequestLog::new(id);
     request.extensions_mut().insert(log.clone());
@@ -88,31 +111,44 @@ pub async fn layer(State(app): State<App>, mut request: Request, next: Next) -> 
         request.headers_mut().insert(REQUEST_ID, header.clone());
     }
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
     let path = request.uri().path().to_owned();
     let client = client_addr::of(&request, &app.config.server.trusted_proxies);
     let span = tracing::info_span!("request", request_id = %log.id(), %method, route, trace_id = trace_id(&request));
     let started = Instant::now();
-    let mut response = CURRENT.scope(log.clone(), next.run(request)).instrument(span.clone()).await;
+    let mut response = CURRENT.scope(log.clone(), answer(request)).instrument(span.clone()).await;
     if let Some(header) = header {
         response.headers_mut().insert(REQUEST_ID, header);
     }
     let elapsed = started.elapsed();
-    let client = client.map(|address| address.to_string()).unwrap_or_default();
-    span.in_scope(|| write_line(&log, &path, &client, &response, elapsed));
-    let labels = [("method", method.to_string()), ("route", route), ("status", response.status().as_u16().to_string())];
-    metrics::counter!("ags_gateway_http_requests_total", &labels).increment(1);
-    metrics::histogram!("ags_gateway_http_request_seconds", &labels[..2]).record(elapsed.as_secs_f64());
+    span.in_scope(|| write_line(&log, &path, client, &response, elapsed));
+    app.metrics.count_request(counted(&method), route, response.status().as_u16(), elapsed);
     response
 }
 
-fn write_line(log: &RequestLog, path: &str, client: &str, response: &Response, elapsed: std::time::Duration) {
+/// A method as it is counted: any that is not known is the caller's own invention, and would be a series of its own.
+fn counted(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+fn write_line(log: &RequestLog, path: &str, client: Option<IpAddr>, response: &Response, elapsed: Duration) {
     let (team, key) = log.caller();
+    let client = client.map(|address| address.to_string()).unwrap_or_default();
     let status = response.status();
     let duration_ms = elapsed.as_secs_f64() * 1000.0;
     let cause = response.extensions().get::<Cause>();
+    // A face may say with another status what is no failure.
+    let said = cause.map_or(status.as_u16(), |cause| cause.code.status());
     let (code, cause) = cause.map_or(("", ""), |cause| (cause.code.as_str(), cause.chain.as_str()));
-    if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+    if said >= 500 && status != StatusCode::SERVICE_UNAVAILABLE {
         tracing::error!(path, status = status.as_u16(), duration_ms, client, team, key, code, cause, "request failed");
     } else {
         tracing::info!(path, status = status.as_u16(), duration_ms, client, team, key, code, cause, "request");

@@ -1,11 +1,13 @@
 //! Opening a WebSocket: who may, from which page, and in which form.
 
+pub mod traffic;
+
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection};
 use http::{HeaderMap, header, request::Parts};
 
-use super::{extract::authenticate, request_log::RequestLog};
+use super::extract::{authenticate, noted};
 use crate::{
     app::App,
     auth::Caller,
@@ -19,9 +21,49 @@ use crate::{
 pub const TEXT: &str = "ags.exec.v1";
 /// Subprotocol: output in binary frames, the rest as text.
 pub const BINARY: &str = "ags.exec.v1.bin";
+/// Subprotocol: changes of files as JSON text.
+pub const FILES: &str = "ags.files.v1";
+/// Why a socket is closed whose key was revoked.
+pub const KEY_ENDED: &str = "the key was revoked or has expired";
 const TICKET: &str = "ticket.";
+const RESUME: &str = "resume.";
 
-/// Who opens a socket: by a key, or by a ticket among the subprotocols. A page's origin must be a configured one.
+/// Bytes of a client's message at most.
+const MAX_MESSAGE: usize = 1 << 20;
+/// What each socket keeps for what comes next: most are silent, and those that are not send little.
+const READ_BUFFER: usize = 4 << 10;
+
+/// Why a socket is closed, as its number says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseCode {
+    Done = 1000,
+    /// Reconnect.
+    Draining = 1001,
+    NotAllowed = 1008,
+    TooBig = 1009,
+    Upstream = 1011,
+    Gone = 4004,
+    TooSlow = 4008,
+    TooMany = 4029,
+}
+
+impl CloseCode {
+    /// The code for what could not be begun.
+    #[must_use]
+    pub fn of(error: &Error) -> Self {
+        match error.code() {
+            Code::NotFound => Self::Gone,
+            Code::QuotaExceeded | Code::RateLimited => Self::TooMany,
+            Code::Unavailable => Self::Draining,
+            code if code.status() >= 500 => Self::Upstream,
+            _ => Self::NotAllowed,
+        }
+    }
+}
+
+/// Who opens a socket: by a key, or by a ticket or a resume token among the subprotocols. A page's origin must be a
+/// configured one.
+#[derive(Clone)]
 pub struct Opened {
     caller: Arc<Caller>,
     /// The only command that the ticket is for.
@@ -33,19 +75,34 @@ impl FromRequestParts<App> for Opened {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+        // A ticket is good once, and may have been looked at on the way to another replica.
+        if let Some(opened) = parts.extensions.get::<Self>() {
+            return Ok(opened.clone());
+        }
         check_origin(&parts.headers, app)?;
         let protocols = subprotocols(&parts.headers);
         let binary = protocols.iter().any(|name| name == BINARY);
-        match protocols.iter().find_map(|name| name.strip_prefix(TICKET)) {
-            Some(ticket) => {
-                let redeemed = app.tickets.redeem(ticket).await?;
-                if let Some(log) = parts.extensions.get::<RequestLog>() {
-                    log.note_caller(&redeemed.caller);
-                }
-                Ok(Self { caller: Arc::new(redeemed.caller), exec: redeemed.exec, binary })
-            }
-            None => Ok(Self { caller: authenticate(parts, app).await?, exec: None, binary }),
-        }
+        let find = |prefix: &str| protocols.iter().find_map(|name| name.strip_prefix(prefix));
+        let redeemed = match (find(TICKET), find(RESUME)) {
+            (Some(ticket), _) => app.tickets.redeem(ticket).await?,
+            (None, Some(token)) => app.grants.redeem_resume(token).await?,
+            (None, None) => return Ok(Self { caller: authenticate(parts, app).await?, exec: None, binary }),
+        };
+        Ok(Self { caller: noted(parts, Arc::new(redeemed.caller))?, exec: redeemed.exec, binary })
+    }
+}
+
+/// Removes the credentials among the subprotocols of a request that goes on under another one.
+pub fn drop_credentials(headers: &mut HeaderMap) {
+    let kept: Vec<String> = subprotocols(headers)
+        .into_iter()
+        .filter(|name| !name.starts_with(TICKET) && !name.starts_with(RESUME))
+        .collect();
+    headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
+    if let Ok(value) = kept.join(", ").parse()
+        && !kept.is_empty()
+    {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
     }
 }
 
@@ -56,10 +113,21 @@ impl Opened {
     /// `scope_missing`; `not_found` for another instance or command than the ticket's.
     pub fn caller(&self, instance: &InstanceId, exec: Option<&ExecId>, scopes: &[Scope]) -> Result<Arc<Caller>> {
         self.caller.require_any(scopes)?;
+        match exec {
+            Some(exec) => self.about(instance, exec),
+            None if self.exec.is_some() => Err(Error::new(Code::ScopeMissing, "This ticket is for one command only.")),
+            None => self.caller.require_instance(instance).map(|()| Arc::clone(&self.caller)),
+        }
+    }
+
+    /// The caller, if its ticket is for this command.
+    ///
+    /// # Errors
+    /// `not_found` for another instance or command than the ticket's.
+    pub fn about(&self, instance: &InstanceId, exec: &ExecId) -> Result<Arc<Caller>> {
         self.caller.require_instance(instance)?;
-        match (&self.exec, exec) {
-            (Some(only), Some(wanted)) if only != wanted => Err(Error::not_found("command")),
-            (Some(_), None) => Err(Error::new(Code::ScopeMissing, "This ticket is for one command only.")),
+        match &self.exec {
+            Some(only) if only != exec => Err(Error::not_found("command")),
             _ => Ok(Arc::clone(&self.caller)),
         }
     }
@@ -69,6 +137,33 @@ impl Opened {
     pub fn framing(&self) -> Framing {
         if self.binary { Framing::Binary } else { Framing::Messages }
     }
+}
+
+/// Whether a request wants to become a WebSocket.
+#[must_use]
+pub fn is_upgrade(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(header::UPGRADE).and_then(|value| value.to_str().ok());
+    upgrade.is_some_and(|value| value.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket")))
+}
+
+/// The upgrade, with the subprotocols that are spoken here.
+///
+/// # Errors
+/// `invalid_request` for a request that is no valid upgrade.
+pub fn accepted(
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    protocols: &'static [&'static str],
+) -> Result<WebSocketUpgrade> {
+    let upgrade = upgrade.map_err(|error| {
+        let detail = "This path is a WebSocket: send an upgrade request.";
+        Error::new(Code::InvalidRequest, detail).with_source(error)
+    })?;
+    let protocols = protocols.iter().copied();
+    Ok(upgrade
+        .protocols(protocols)
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .read_buffer_size(READ_BUFFER))
 }
 
 /// Browsers name the page's origin and cannot be kept from it; other programs send none.

@@ -11,6 +11,7 @@ use tokio::{
 use crate::{
     app::App,
     error::{Error, Result},
+    upstream::lane::in_background,
 };
 
 /// Whether a run has left work that can be done at once.
@@ -50,7 +51,7 @@ async fn drive<J: Job>(app: App, mut job: J, period: Duration, wake: Arc<Notify>
 
 async fn run_once<J: Job>(app: &App, job: &mut J, failures: &mut u32) -> More {
     let started = Instant::now();
-    let outcome = AssertUnwindSafe(job.run(app)).catch_unwind().await;
+    let outcome = AssertUnwindSafe(in_background(job.run(app))).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|_| Err(Error::internal("the job panicked")));
     let result = if outcome.is_ok() { "ok" } else { "error" };
     metrics::counter!("ags_gateway_job_runs_total", "job" => J::NAME, "result" => result).increment(1);

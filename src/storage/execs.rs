@@ -5,10 +5,11 @@ use sqlx::{PgConnection, types::Json};
 
 use crate::{
     domain::{
-        exec::{Command, Exec, ExecStatus, Exit, Reason},
+        exec::{Command, Exec, ExecStatus, Reason},
         page::{Page, PageRequest},
     },
     ids::{ExecId, InstanceId, KeyId, TeamId},
+    storage::replicas::Replica,
 };
 
 struct Row {
@@ -20,7 +21,12 @@ struct Row {
     user_name: String,
     tag: Option<String>,
     background: bool,
+    foreground: bool,
     pty: bool,
+    stdin: bool,
+    durable: bool,
+    keep_alive: bool,
+    attached: bool,
     status: String,
     pid: Option<i64>,
     exit_code: Option<i32>,
@@ -28,7 +34,9 @@ struct Row {
     reason: Option<String>,
     error: Option<String>,
     epoch: i32,
+    output_end: Option<i64>,
     started_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
     ended_at: Option<DateTime<Utc>>,
 }
 
@@ -43,7 +51,12 @@ impl From<Row> for Exec {
             user: row.user_name,
             tag: row.tag,
             background: row.background,
+            foreground: row.foreground,
             pty: row.pty,
+            stdin: row.stdin,
+            durable: row.durable,
+            keep_alive: row.keep_alive,
+            attached: row.attached,
             status: ExecStatus::from_name(&row.status).unwrap_or(ExecStatus::Lost),
             pid: row.pid.and_then(|pid| u32::try_from(pid).ok()),
             exit_code: row.exit_code,
@@ -51,21 +64,26 @@ impl From<Row> for Exec {
             reason: row.reason.as_deref().and_then(Reason::from_name),
             error: row.error,
             epoch: row.epoch.unsigned_abs(),
+            output_end: row.output_end.map(i64::unsigned_abs),
             started_at: row.started_at,
+            expires_at: row.expires_at,
             ended_at: row.ended_at,
         }
     }
 }
 
-/// Stores a command that is being started. `owner` follows its output, and says so again within `lease_seconds`.
+/// Stores a command that is being started. `owner` follows its output, and says so again within `lease_seconds`. False when
+/// there is one of that id.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn insert(connection: &mut PgConnection, exec: &Exec, owner: &str, lease_seconds: f64) -> sqlx::Result<()> {
-    sqlx::query!(
-        "INSERT INTO execs (id, team_id, instance_id, created_by, cmd, user_name, tag, background, pty, status, epoch,
-                            started_at, owner, lease_until)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'running', $10, $11, $12, now() + make_interval(secs => $13))",
+pub async fn insert(connection: &mut PgConnection, exec: &Exec, owner: &str, lease_seconds: f64) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "INSERT INTO execs (id, team_id, instance_id, created_by, cmd, user_name, tag, background, foreground, pty, stdin,
+                            durable, attached, status, pid, epoch, started_at, expires_at, owner, lease_until, keep_alive)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'running', $14, $15, $16, $17, $18,
+                 now() + make_interval(secs => $19), $20)
+         ON CONFLICT (id) DO NOTHING",
         exec.id.as_str(),
         exec.team_id.as_str(),
         exec.instance_id.as_str(),
@@ -74,15 +92,22 @@ pub async fn insert(connection: &mut PgConnection, exec: &Exec, owner: &str, lea
         exec.user,
         exec.tag,
         exec.background,
+        exec.foreground,
         exec.pty,
-        i32::try_from(exec.epoch).unwrap_or(i32::MAX),
+        exec.stdin,
+        exec.durable,
+        exec.attached,
+        exec.pid.map(i64::from),
+        epoch_column(exec.epoch),
         exec.started_at,
+        exec.expires_at,
         owner,
         lease_seconds,
+        exec.keep_alive,
     )
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 /// Notes the process id of a command that runs.
@@ -101,34 +126,31 @@ pub async fn set_pid(connection: &mut PgConnection, team: &TeamId, id: &ExecId, 
     Ok(())
 }
 
-/// Notes how a command ended.
+/// Notes how a command ended: `exec` is as it was last seen. False when `owner` does not follow it any more, or its end is known already.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn finish(
-    connection: &mut PgConnection,
-    team: &TeamId,
-    id: &ExecId,
-    pid: Option<u32>,
-    exit: &Exit,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "UPDATE execs SET status = $3, pid = coalesce($4, pid), exit_code = $5, signal = $6, reason = $7, error = $8,
-                          ended_at = started_at + make_interval(secs => $9)
-         WHERE team_id = $1 AND id = $2",
-        team.as_str(),
-        id.as_str(),
-        exit.status().as_str(),
-        pid.map(i64::from),
-        exit.exit_code,
-        exit.signal,
-        exit.reason.as_str(),
-        exit.error,
-        exit.duration.as_secs_f64(),
+pub async fn finish(connection: &mut PgConnection, exec: &Exec, owner: &str) -> sqlx::Result<bool> {
+    let result = sqlx::query!(
+        "UPDATE execs SET status = $5, pid = coalesce($6, pid), exit_code = $7, signal = $8, reason = $9, error = $10,
+                          ended_at = $11, output_end = $12
+         WHERE team_id = $1 AND id = $2 AND owner = $3 AND epoch = $4 AND status = 'running'",
+        exec.team_id.as_str(),
+        exec.id.as_str(),
+        owner,
+        epoch_column(exec.epoch),
+        exec.status.as_str(),
+        exec.pid.map(i64::from),
+        exec.exit_code,
+        exec.signal,
+        exec.reason.map(Reason::as_str),
+        exec.error,
+        exec.ended_at,
+        exec.output_end.map(|end| i64::try_from(end).unwrap_or(i64::MAX)),
     )
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(result.rows_affected() > 0)
 }
 
 /// Removes a command that could not be started.
@@ -142,21 +164,7 @@ pub async fn remove(connection: &mut PgConnection, team: &TeamId, id: &ExecId) -
     Ok(())
 }
 
-/// How many of a team's commands run, on all replicas.
-///
-/// # Errors
-/// When the database fails.
-pub async fn count_running(connection: &mut PgConnection, team: &TeamId) -> sqlx::Result<u64> {
-    let count = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "count!" FROM execs WHERE team_id = $1 AND status = 'running' AND lease_until > now()"#,
-        team.as_str(),
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(count.unsigned_abs())
-}
-
-/// A command of a team's instance. One whose owner has gone silent is lost.
+/// A command of a team's instance.
 ///
 /// # Errors
 /// When the database fails.
@@ -169,9 +177,8 @@ pub async fn find(
     let row = sqlx::query_as!(
         Row,
         r#"SELECT id AS "id: _", team_id AS "team_id: _", instance_id AS "instance_id: _", created_by AS "created_by: _",
-                  cmd AS "cmd: _", user_name, tag, background, pty,
-                  CASE WHEN status = 'running' AND lease_until <= now() THEN 'lost' ELSE status END AS "status!",
-                  pid, exit_code, signal, reason, error, epoch, started_at, ended_at
+                  cmd AS "cmd: _", user_name, tag, background, foreground, pty, stdin, durable, keep_alive, attached, status,
+                  pid, exit_code, signal, reason, error, epoch, output_end, started_at, expires_at, ended_at
            FROM execs WHERE team_id = $1 AND instance_id = $2 AND id = $3"#,
         team.as_str(),
         instance.as_str(),
@@ -195,15 +202,13 @@ pub async fn list(
 ) -> sqlx::Result<Page<Exec>> {
     let rows = sqlx::query_as!(
         Row,
-        r#"SELECT * FROM (
-               SELECT id AS "id: _", team_id AS "team_id: _", instance_id AS "instance_id: _",
-                      created_by AS "created_by: _", cmd AS "cmd: _", user_name, tag, background, pty,
-                      CASE WHEN status = 'running' AND lease_until <= now() THEN 'lost' ELSE status END AS "status!",
-                      pid, exit_code, signal, reason, error, epoch, started_at, ended_at
-               FROM execs WHERE team_id = $1 AND instance_id = $2 AND ($4::text IS NULL OR id < $4)
-           ) AS shown
-           WHERE cardinality($3::text[]) = 0 OR "status!" = ANY($3)
-           ORDER BY "id: _" DESC LIMIT $5"#,
+        r#"SELECT id AS "id: _", team_id AS "team_id: _", instance_id AS "instance_id: _", created_by AS "created_by: _",
+                  cmd AS "cmd: _", user_name, tag, background, foreground, pty, stdin, durable, keep_alive, attached, status,
+                  pid, exit_code, signal, reason, error, epoch, output_end, started_at, expires_at, ended_at
+           FROM execs
+           WHERE team_id = $1 AND instance_id = $2 AND ($4::text IS NULL OR id < $4)
+             AND (cardinality($3::text[]) = 0 OR status = ANY($3))
+           ORDER BY id DESC LIMIT $5"#,
         team.as_str(),
         instance.as_str(),
         statuses,
@@ -215,7 +220,7 @@ pub async fn list(
     Ok(Page::from_fetched(rows.into_iter().map(Exec::from).collect(), page, |exec: &Exec| exec.id.to_string()))
 }
 
-/// Says again that `owner` follows these commands.
+/// Says again that `owner` follows these commands. Answers those that it still does follow.
 ///
 /// # Errors
 /// When the database fails.
@@ -224,30 +229,96 @@ pub async fn system_renew(
     owner: &str,
     ids: &[String],
     lease_seconds: f64,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "UPDATE execs SET lease_until = now() + make_interval(secs => $3)
-         WHERE id = ANY($2) AND owner = $1 AND status = 'running'",
+) -> sqlx::Result<Vec<ExecId>> {
+    sqlx::query_scalar!(
+        r#"UPDATE execs SET lease_until = now() + make_interval(secs => $3)
+           WHERE id = ANY($2) AND owner = $1 AND status = 'running' RETURNING id AS "id: _""#,
         owner,
         ids,
         lease_seconds,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Lets go of a command, so that another replica follows it at once.
+///
+/// # Errors
+/// When the database fails.
+pub async fn system_release(connection: &mut PgConnection, owner: &str, id: &ExecId) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE execs SET owner = '', lease_until = now() WHERE id = $2 AND owner = $1 AND status = 'running'",
+        owner,
+        id.as_str(),
     )
     .execute(connection)
     .await?;
     Ok(())
 }
 
-/// Ends what nobody follows any more: its end was not seen. Answers how many.
+/// A command that nobody followed, and that the asking replica follows now.
+pub struct Adopted {
+    pub team: TeamId,
+    pub instance: InstanceId,
+    pub id: ExecId,
+}
+
+/// Takes over up to `limit` commands that nobody follows: each begins a new epoch. Other replicas take others at the same time.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn system_lose_expired(connection: &mut PgConnection, error: &str) -> sqlx::Result<u64> {
-    let result = sqlx::query!(
-        "UPDATE execs SET status = 'lost', reason = 'lost', error = $1, ended_at = lease_until
-         WHERE status = 'running' AND lease_until <= now()",
-        error,
+pub async fn system_adopt(
+    connection: &mut PgConnection,
+    owner: &str,
+    lease_seconds: f64,
+    limit: i64,
+) -> sqlx::Result<Vec<Adopted>> {
+    sqlx::query_as!(
+        Adopted,
+        r#"UPDATE execs SET owner = $1, epoch = epoch + 1, lease_until = now() + make_interval(secs => $2)
+           WHERE id IN (SELECT id FROM execs WHERE status = 'running' AND lease_until <= now()
+                        ORDER BY lease_until LIMIT $3 FOR UPDATE SKIP LOCKED)
+           RETURNING team_id AS "team: _", instance_id AS "instance: _", id AS "id: _""#,
+        owner,
+        lease_seconds,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// The replica that follows a command which runs, and where it is reached.
+///
+/// # Errors
+/// When the database fails.
+pub async fn system_owner(connection: &mut PgConnection, id: &ExecId) -> sqlx::Result<Option<Replica>> {
+    sqlx::query_as!(
+        Replica,
+        "SELECT replicas.id, url FROM execs JOIN replicas ON replicas.id = owner
+         WHERE execs.id = $1 AND status = 'running' AND lease_until > now()",
+        id.as_str(),
+    )
+    .fetch_optional(connection)
+    .await
+}
+
+/// Removes up to `limit` commands of instances that ended more than `age_seconds` ago, with their output.
+///
+/// # Errors
+/// When the database fails.
+pub async fn system_prune(connection: &mut PgConnection, age_seconds: f64, limit: i64) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM execs WHERE id IN
+             (SELECT e.id FROM execs e JOIN instances i ON i.id = e.instance_id
+              WHERE i.stopped_at < now() - make_interval(secs => $1) LIMIT $2 FOR UPDATE OF e SKIP LOCKED)",
+        age_seconds,
+        limit,
     )
     .execute(connection)
     .await?;
-    Ok(result.rows_affected())
+    Ok(done.rows_affected())
+}
+
+pub(super) fn epoch_column(epoch: u32) -> i32 {
+    i32::try_from(epoch).unwrap_or(i32::MAX)
 }

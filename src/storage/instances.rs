@@ -1,6 +1,10 @@
-//! Instances: what they are. [`life`] has the steps of their lives, [`sweep`] what the jobs look for.
+//! Instances: what they are. [`life`] has the steps of their lives, [`sweep`] what the jobs look for, [`idle`] their use, and
+//! [`events`] what happened to them.
 
+mod events;
+mod idle;
 mod life;
+mod slice;
 mod sweep;
 
 use std::collections::BTreeMap;
@@ -8,7 +12,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, types::Json};
 
-pub use self::{life::*, sweep::*};
+pub use self::{events::*, idle::*, life::*, slice::slice, sweep::*};
 use crate::{
     domain::{
         instance::{Idle, Instance, InstanceSpec, StopReason},
@@ -116,6 +120,8 @@ pub struct InstanceFilter {
     /// Each key must have one of its values.
     pub metadata: BTreeMap<String, Vec<String>>,
     pub created_after: Option<DateTime<Utc>>,
+    /// Running since then, or created since then if they never ran.
+    pub started_from: Option<DateTime<Utc>>,
 }
 
 /// A team's instances, newest first, ended ones included.
@@ -142,6 +148,7 @@ pub async fn list(
                              WHERE NOT coalesce(choice ? (metadata ->> wanted.key), false))
              AND ($6::timestamptz IS NULL OR created_at > $6)
              AND ($7::text IS NULL OR id < $7)
+             AND ($9::timestamptz IS NULL OR coalesce(started_at, created_at) >= $9)
            ORDER BY id DESC LIMIT $8"#,
         team.as_str(),
         &filter.ids,
@@ -151,6 +158,7 @@ pub async fn list(
         filter.created_after,
         page.before,
         page.fetch(),
+        filter.started_from,
     )
     .fetch_all(connection)
     .await?;
@@ -158,18 +166,46 @@ pub async fn list(
     Ok(Page::from_fetched(instances, page, |instance: &Instance| instance.id.to_string()))
 }
 
-/// How many of a team's instances have not ended: what counts against its quota.
+/// As [`list`], oldest first: `page.before` is the id that the page starts behind.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn count_live(connection: &mut PgConnection, team: &TeamId) -> sqlx::Result<u64> {
-    let count = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "count!" FROM instances WHERE team_id = $1 AND stopped_at IS NULL"#,
+pub async fn list_oldest(
+    connection: &mut PgConnection,
+    team: &TeamId,
+    filter: &InstanceFilter,
+    page: &PageRequest,
+) -> sqlx::Result<Page<Instance>> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT id AS "id: _", team_id AS "team_id: _", tool_id AS "tool_id: _", tool_name, tool_type, upstream,
+                  upstream_id, client_token, status, status_reason, metadata AS "metadata: _", env AS "env: _", auth_mode,
+                  timeout_seconds, idle AS "idle: _", created_by AS "created_by: _", created_at, updated_at, started_at,
+                  expires_at, upstream_expires_at, last_active_at, stopping_at, stopped_at, stop_reason
+           FROM instances
+           WHERE team_id = $1
+             AND (cardinality($2::text[]) = 0 OR id = ANY($2)) AND (cardinality($3::text[]) = 0 OR status = ANY($3))
+             AND (cardinality($4::text[]) = 0 OR tool_id = ANY($4) OR tool_name = ANY($4))
+             AND NOT EXISTS (SELECT 1 FROM jsonb_each($5) AS wanted (key, choice)
+                             WHERE NOT coalesce(choice ? (metadata ->> wanted.key), false))
+             AND ($6::timestamptz IS NULL OR created_at > $6)
+             AND ($7::text IS NULL OR id > $7)
+             AND ($9::timestamptz IS NULL OR coalesce(started_at, created_at) >= $9)
+           ORDER BY id LIMIT $8"#,
         team.as_str(),
+        &filter.ids,
+        &filter.statuses,
+        &filter.tools,
+        Json(&filter.metadata) as _,
+        filter.created_after,
+        page.before,
+        page.fetch(),
+        filter.started_from,
     )
-    .fetch_one(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(count.unsigned_abs())
+    let instances = rows.into_iter().map(Instance::from).collect();
+    Ok(Page::from_fetched(instances, page, |instance: &Instance| instance.id.to_string()))
 }
 
 /// An instance to be started.

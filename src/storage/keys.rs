@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use crate::{
     domain::{
-        credential::{ApiKey, Digest},
+        credential::{ApiKey, Digest, KeyKind},
         page::{Page, PageRequest},
         scope::Scopes,
         team::Team,
@@ -34,7 +34,7 @@ impl From<Row> for ApiKey {
             id: row.id,
             team_id: row.team_id,
             name: row.name,
-            kind: row.kind,
+            kind: KeyKind::of(&row.kind),
             prefix: row.prefix.unwrap_or_default(),
             scopes: Scopes::from_names(&row.scopes),
             issuer_id: row.issuer_id,
@@ -52,7 +52,7 @@ pub struct NewKey<'a> {
     pub id: &'a KeyId,
     pub team: &'a TeamId,
     pub name: &'a str,
-    pub kind: &'a str,
+    pub kind: KeyKind,
     pub scopes: &'a Scopes,
     pub issuer: Option<&'a KeyId>,
     pub instance: Option<&'a InstanceId>,
@@ -70,7 +70,7 @@ pub async fn insert(connection: &mut PgConnection, key: &NewKey<'_>) -> sqlx::Re
         key.id.as_str(),
         key.team.as_str(),
         key.name,
-        key.kind,
+        key.kind.as_str(),
         &key.scopes.to_names(),
         key.issuer.map(KeyId::as_str),
         key.instance.map(InstanceId::as_str),
@@ -203,7 +203,9 @@ pub async fn find(connection: &mut PgConnection, team: &TeamId, key: &KeyId) -> 
     let row = sqlx::query_as!(
         Row,
         r#"SELECT id AS "id: KeyId", team_id AS "team_id: TeamId", name, kind, scopes,
-                  (SELECT prefix FROM api_key_secrets s WHERE s.key_id = k.id ORDER BY s.created_at DESC LIMIT 1) AS prefix,
+                  coalesce((SELECT prefix FROM api_key_secrets s WHERE s.key_id = k.id ORDER BY s.created_at DESC LIMIT 1),
+                           (SELECT secret_id FROM signing_secrets s WHERE s.key_id = k.id ORDER BY s.created_at DESC LIMIT 1))
+                      AS prefix,
                   issuer_id AS "issuer_id: KeyId", instance_id AS "instance_id: InstanceId",
                   created_at, expires_at, revoked_at, last_used_at
            FROM api_keys k WHERE team_id = $1 AND id = $2"#,
@@ -225,21 +227,34 @@ pub async fn system_team_of(connection: &mut PgConnection, key: &KeyId) -> sqlx:
         .await
 }
 
-/// A team's keys, newest first, revoked ones included.
+/// A team's keys, newest first, revoked ones included; with `unused_seconds` the live ones that were not used for so long.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list(connection: &mut PgConnection, team: &TeamId, page: &PageRequest) -> sqlx::Result<Page<ApiKey>> {
+pub async fn list(
+    connection: &mut PgConnection,
+    team: &TeamId,
+    unused_seconds: Option<u32>,
+    page: &PageRequest,
+) -> sqlx::Result<Page<ApiKey>> {
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT id AS "id: KeyId", team_id AS "team_id: TeamId", name, kind, scopes,
-                  (SELECT prefix FROM api_key_secrets s WHERE s.key_id = k.id ORDER BY s.created_at DESC LIMIT 1) AS prefix,
+                  coalesce((SELECT prefix FROM api_key_secrets s WHERE s.key_id = k.id ORDER BY s.created_at DESC LIMIT 1),
+                           (SELECT secret_id FROM signing_secrets s WHERE s.key_id = k.id ORDER BY s.created_at DESC LIMIT 1))
+                      AS prefix,
                   issuer_id AS "issuer_id: KeyId", instance_id AS "instance_id: InstanceId",
                   created_at, expires_at, revoked_at, last_used_at
-           FROM api_keys k WHERE team_id = $1 AND ($2::text IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"#,
+           FROM api_keys k
+           WHERE team_id = $1 AND ($2::text IS NULL OR id < $2)
+             AND ($4::float8 IS NULL
+                  OR (revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+                      AND coalesce(last_used_at, created_at) <= now() - make_interval(secs => $4)))
+           ORDER BY id DESC LIMIT $3"#,
         team.as_str(),
         page.before,
         page.fetch(),
+        unused_seconds.map(f64::from),
     )
     .fetch_all(connection)
     .await?;

@@ -3,10 +3,24 @@
 //! A function takes the [`TeamId`](crate::ids::TeamId) whose rows it may touch; those named `system_*` and the look-up of
 //! credentials see every team's.
 
+pub mod audit;
+pub mod budgets;
+pub mod daily;
+pub mod exec_output;
+pub mod exec_slots;
 pub mod execs;
+pub mod holders;
 pub mod idempotency;
 pub mod instances;
 pub mod keys;
+pub mod passes;
+pub mod previews;
+pub mod queue;
+pub mod reconciliation;
+pub mod replicas;
+pub mod runs;
+pub mod shares;
+pub mod signing;
 pub mod teams;
 pub mod tickets;
 pub mod tools;

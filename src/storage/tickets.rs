@@ -48,16 +48,17 @@ pub async fn insert(connection: &mut PgConnection, ticket: &NewTicket<'_>) -> sq
     .await
 }
 
-/// Takes a live ticket out, so that nobody can use it again.
+/// Takes the live ticket of one of these digests out, so that nobody can use it again.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn take(connection: &mut PgConnection, digest: &Digest) -> sqlx::Result<Option<Taken>> {
+pub async fn take(connection: &mut PgConnection, digests: &[Digest]) -> sqlx::Result<Option<Taken>> {
+    let digests: Vec<Vec<u8>> = digests.iter().map(|digest| digest.to_vec()).collect();
     let row = sqlx::query!(
-        r#"DELETE FROM tickets WHERE digest = $1
+        r#"DELETE FROM tickets WHERE digest = ANY($1)
            RETURNING team_id AS "team_id: TeamId", key_id AS "key_id: KeyId", instance_id AS "instance_id: InstanceId",
                      exec_id AS "exec_id: ExecId", scopes, expires_at > now() AS "live!""#,
-        digest.as_slice(),
+        &digests,
     )
     .fetch_optional(connection)
     .await?;

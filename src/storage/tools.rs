@@ -1,10 +1,13 @@
-//! Tools.
+//! Tools. [`sweep`] has what the reconciler looks for.
+
+mod sweep;
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, types::Json};
 
+pub use self::sweep::*;
 use crate::{
     domain::{
         page::{Page, PageRequest},
@@ -88,16 +91,71 @@ pub async fn insert(connection: &mut PgConnection, tool: &NewTool<'_>) -> sqlx::
     Ok(done.rows_affected() == 1)
 }
 
-/// A tool that a team may use: its own, deleted ones included, or a shared one.
+/// What came of the adoption of a tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    Done,
+    NameTaken,
+    /// The tool of the cloud's has a row already.
+    Known,
+}
+
+/// Writes down a tool that is ACTIVE in the cloud as one of a team's.
+///
+/// # Errors
+/// When the database fails.
+pub async fn adopt(connection: &mut PgConnection, tool: &NewTool<'_>, upstream_id: &str) -> sqlx::Result<Adoption> {
+    let done = sqlx::query!(
+        "INSERT INTO tools (id, team_id, upstream, upstream_id, client_token, name, type, spec, status, created_by)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'ACTIVE', $9)
+         ON CONFLICT (team_id, name) WHERE deleted_at IS NULL AND status <> 'FAILED' DO NOTHING",
+        tool.id.as_str(),
+        tool.team.as_str(),
+        tool.upstream,
+        upstream_id,
+        tool.client_token,
+        tool.name,
+        tool.kind,
+        Json(tool.spec) as _,
+        tool.created_by.as_str(),
+    )
+    .execute(connection)
+    .await;
+    match done {
+        Ok(done) if done.rows_affected() == 1 => Ok(Adoption::Done),
+        Ok(_) => Ok(Adoption::NameTaken),
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(Adoption::Known),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes an adoption back. Without effect once the tool has instances.
+///
+/// # Errors
+/// When the database fails.
+pub async fn system_disown(connection: &mut PgConnection, id: &ToolId) -> sqlx::Result<()> {
+    sqlx::query!(
+        "DELETE FROM tools WHERE id = $1 AND NOT EXISTS (SELECT FROM instances WHERE tool_id = $1)",
+        id.as_str(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A tool that a team may use: its own, deleted ones included, one that another team lends it, or a shared one.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn find(connection: &mut PgConnection, team: &TeamId, id: &ToolId) -> sqlx::Result<Option<Tool>> {
-    let found = system_find(connection, id).await?;
-    Ok(found.filter(|tool| match &tool.team_id {
-        Some(owner) => owner == team,
+    let Some(tool) = system_find(&mut *connection, id).await? else { return Ok(None) };
+    let usable = match &tool.team_id {
+        Some(owner) if owner == team => true,
+        Some(_) if tool.deleted_at.is_none() => super::shares::list(connection, id).await?.contains(team),
+        Some(_) => false,
         None => tool.deleted_at.is_none(),
-    }))
+    };
+    Ok(Some(tool).filter(|_| usable))
 }
 
 /// A tool, whoever's it is.
@@ -117,7 +175,7 @@ pub async fn system_find(connection: &mut PgConnection, id: &ToolId) -> sqlx::Re
     Ok(row.map(Tool::from))
 }
 
-/// The live tool of this name: the team's own before a shared one, and of those the one in `upstream` first. A FAILED one
+/// The live tool of this name: the team's own before one that is lent to it, that before a shared one, and of those the one in `upstream` first. A FAILED one
 /// has given its name back and is found only when no other has it.
 ///
 /// # Errors
@@ -132,8 +190,11 @@ pub async fn find_named(
         Row,
         r#"SELECT id AS "id: _", team_id AS "team_id: _", upstream, upstream_id, client_token, name, type AS kind,
                   spec AS "spec: _", status, status_reason, created_by AS "created_by: _", created_at, updated_at, deleted_at
-           FROM tools WHERE name = $2 AND (team_id = $1 OR team_id IS NULL) AND deleted_at IS NULL
-           ORDER BY team_id IS NULL, status = 'FAILED', upstream = $3 DESC, id DESC LIMIT 1"#,
+           FROM tools
+           WHERE name = $2 AND deleted_at IS NULL
+             AND (team_id = $1 OR team_id IS NULL
+                  OR EXISTS (SELECT FROM tool_shares s WHERE s.tool_id = tools.id AND s.team_id = $1))
+           ORDER BY (team_id = $1) IS NOT TRUE, team_id IS NULL, status = 'FAILED', upstream = $3 DESC, id DESC LIMIT 1"#,
         team.as_str(),
         name,
         upstream,
@@ -169,7 +230,9 @@ pub async fn list(
         r#"SELECT id AS "id: _", team_id AS "team_id: _", upstream, upstream_id, client_token, name, type AS kind,
                   spec AS "spec: _", status, status_reason, created_by AS "created_by: _", created_at, updated_at, deleted_at
            FROM tools
-           WHERE (team_id = $1 OR team_id IS NULL) AND deleted_at IS NULL
+           WHERE (team_id = $1 OR team_id IS NULL
+                  OR EXISTS (SELECT FROM tool_shares s WHERE s.tool_id = tools.id AND s.team_id = $1))
+             AND deleted_at IS NULL
              AND (cardinality($2::text[]) = 0 OR id = ANY($2)) AND (cardinality($3::text[]) = 0 OR name = ANY($3))
              AND (cardinality($4::text[]) = 0 OR status = ANY($4)) AND (cardinality($5::text[]) = 0 OR type = ANY($5))
              AND NOT EXISTS (SELECT 1 FROM jsonb_each($6) AS wanted (key, choice)

@@ -6,6 +6,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::json;
 use crate::config::{Log, LogFormat};
 
 /// Libraries that log each connection or frame at `info` and below; a filter that names them wins.
@@ -31,7 +32,7 @@ where
 {
     let builder = tracing_subscriber::fmt().with_env_filter(filter(&log.level)?).with_writer(writer);
     Ok(if json {
-        Box::new(builder.json().flatten_event(true).with_current_span(true).with_span_list(false).finish())
+        Box::new(builder.fmt_fields(json::Fields).event_format(json::Lines).finish())
     } else {
         Box::new(builder.with_ansi(std::io::stderr().is_terminal()).finish())
     })
@@ -74,18 +75,30 @@ mod tests {
         let log = Log { format: LogFormat::Json, level: "info".into() };
         let subscriber = subscriber(&log, true, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
-            let span = tracing::info_span!("request", request_id = "r1");
-            span.in_scope(|| tracing::info!(status = 200, "done"));
+            let span = tracing::info_span!("request", request_id = "r1", late = tracing::field::Empty);
+            span.record("late", "\"quoted\"");
+            let error = std::io::Error::other("a\nb");
+            span.in_scope(
+                || tracing::info!(status = 200, share = 0.5, none = f64::NAN, %error, kind = ?error.kind(), "done"),
+            );
+            tracing::info_span!("empty").in_scope(|| tracing::warn!("alone"));
             tracing::debug!("too fine");
             tracing::info!(target: "hyper::client", "a library's detail");
         });
         let bytes = captured.0.lock().unwrap().clone();
         let lines: Vec<serde_json::Value> =
             String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), 1, "{lines:?}");
-        assert_eq!(lines[0]["message"], "done");
-        assert_eq!(lines[0]["status"], 200);
-        assert_eq!(lines[0]["span"]["request_id"], "r1");
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        let mut first = lines[0].clone();
+        let timestamp = first["timestamp"].take();
+        assert!(timestamp.as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().is_ok(), "{timestamp}");
+        let expected = serde_json::json!({
+            "timestamp": null, "level": "INFO", "message": "done", "status": 200, "share": 0.5, "none": null,
+            "error": "a\nb", "kind": "Other", "target": module_path!(),
+            "span": {"name": "request", "request_id": "r1", "late": "\"quoted\""},
+        });
+        assert_eq!(first, expected);
+        assert_eq!(lines[1]["span"], serde_json::json!({"name": "empty"}));
     }
 
     #[test]

@@ -11,12 +11,16 @@ use super::Upstream;
 use crate::config;
 
 const POOL_IDLE: Duration = Duration::from_secs(15);
+/// A busy server in a sandbox is called over many connections at once; those beyond this are made anew each time.
+const KEPT_PER_PORT: usize = 256;
 const USER_AGENT: &str = concat!("ags-gateway/", env!("CARGO_PKG_VERSION"));
 
 pub(super) fn upstream(config: &config::Upstream) -> anyhow::Result<Upstream> {
     let named = || format!("upstream {:?}", config.name);
+    let control = control(config).with_context(named)?;
     Ok(Upstream {
-        control: control(config).with_context(named)?,
+        background: control.in_background(),
+        control,
         data: data(config).with_context(named)?,
         config: config.clone(),
     })
@@ -57,6 +61,10 @@ fn data(config: &config::Upstream) -> anyhow::Result<Transport> {
     let mut endpoint = Endpoint::new(scheme, domain);
     endpoint.connect_to = config.connect_to.as_deref().map(str::parse).transpose().context("connect_to")?;
     endpoint.skip_ssl_verify = config.skip_ssl_verify;
-    let settings = TransportSettings { connect_timeout: config.connect_timeout, ..TransportSettings::default() };
+    let settings = TransportSettings {
+        connect_timeout: config.connect_timeout,
+        pool_max_idle: KEPT_PER_PORT,
+        ..TransportSettings::default()
+    };
     Ok(Transport::new(endpoint, settings)?)
 }

@@ -114,7 +114,8 @@ const SYSTEM_ERRORS: [(&str, Code); 14] = [
 ];
 
 /// What the kernel said, at the end of the daemon's text.
-fn by_system_error(said: &str) -> Option<Code> {
+#[must_use]
+pub fn by_system_error(said: &str) -> Option<Code> {
     let said = said.rsplit_once(" (os error ").map_or(said, |(text, _)| text).to_ascii_lowercase();
     SYSTEM_ERRORS.iter().find(|(text, _)| said.ends_with(text)).map(|(_, code)| *code)
 }

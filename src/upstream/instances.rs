@@ -7,10 +7,10 @@ use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
-use super::{Upstream, stamp, wire as write};
+use super::{Listed, Upstream, stamp, wire as write};
 use crate::{
     domain::instance::{Instance, InstanceSpec, InstanceStatus, StopReason},
-    ids::InstanceId,
+    ids::{InstanceId, TeamId},
 };
 
 /// Most ids that the cloud takes in one question.
@@ -25,17 +25,22 @@ pub struct SeenInstance {
     pub expires_at: Option<DateTime<Utc>>,
     /// The row it belongs to, if this deployment made it.
     pub stamp: Option<InstanceId>,
+    /// The team of that row.
+    pub team: Option<TeamId>,
 }
 
 impl SeenInstance {
     fn of(deployment: &str, instance: wire::SandboxInstance) -> Self {
-        let stamp = stamp::stamped_instance(deployment, instance.metadata.as_deref().unwrap_or_default());
+        let metadata = instance.metadata.as_deref().unwrap_or_default();
+        let stamp = stamp::stamped_instance(deployment, metadata);
+        let team = stamp::stamped_team(deployment, metadata);
         Self {
             id: instance.instance_id,
             status: status(instance.status),
             stop_reason: instance.stop_reason.map(|reason| reason.to_string().into()),
             expires_at: instance.expires_at,
             stamp,
+            team,
         }
     }
 }
@@ -91,7 +96,7 @@ impl Upstream {
             auth_mode: Some(instance.auth_mode.as_str().into()),
             metadata: Some(metadata),
         });
-        let Reply { value, request_id, attempts } = self.control.call(&request).await?;
+        let Reply { value, request_id, attempts } = self.call(&request).await?;
         Ok(Reply { value: SeenInstance::of(start.deployment, value.instance), request_id, attempts })
     }
 
@@ -107,7 +112,7 @@ impl Upstream {
         row: &InstanceId,
     ) -> Result<Option<SeenInstance>, AgsError> {
         let request = wire::DescribeSandboxInstanceListRequest { tool_id: Some(tool.to_owned()), ..Default::default() };
-        let mut listing = std::pin::pin!(self.control.list(request));
+        let mut listing = std::pin::pin!(self.client().list(request));
         while let Some(instance) = listing.try_next().await? {
             let seen = SeenInstance::of(deployment, instance);
             if seen.stamp.as_ref() == Some(row) {
@@ -121,9 +126,9 @@ impl Upstream {
     ///
     /// # Errors
     /// As the cloud says.
-    pub async fn list_instances(&self, deployment: &str) -> Result<Vec<SeenInstance>, AgsError> {
-        let all = self.control.list_all(wire::DescribeSandboxInstanceListRequest::default()).await?;
-        Ok(all.into_iter().map(|instance| SeenInstance::of(deployment, instance)).collect())
+    pub async fn list_instances(&self, deployment: &str) -> Result<Listed<SeenInstance>, AgsError> {
+        let all = self.client().list_counted(wire::DescribeSandboxInstanceListRequest::default()).await?;
+        Ok(Listed::of(all, |instance| SeenInstance::of(deployment, instance)))
     }
 
     /// These instances; those the cloud does not know are left out.
@@ -138,7 +143,7 @@ impl Upstream {
                 limit: Some(ids.len().try_into().unwrap_or(ags_client::MAX_PAGE)),
                 ..Default::default()
             };
-            let set = self.control.call(&request).await?.value.instance_set;
+            let set = self.call(&request).await?.value.instance_set;
             seen.extend(set.into_iter().map(|instance| SeenInstance::of(deployment, instance)));
         }
         Ok(seen)
@@ -158,7 +163,7 @@ impl Upstream {
     /// As the cloud says. It may be repeated.
     pub async fn stop(&self, id: &str, limit: Duration) -> Result<(), AgsError> {
         let request = wire::StopSandboxInstanceRequest { instance_id: id.to_owned() };
-        match self.control.call_within(&request, limit).await {
+        match self.call_within(&request, limit).await {
             Err(error) if error.not_found() => Ok(()),
             other => other.map(drop),
         }
@@ -176,7 +181,7 @@ impl Upstream {
     ) -> Result<(), AgsError> {
         let timeout = timeout.map(timeout::format);
         let request = wire::UpdateSandboxInstanceRequest { instance_id: id.to_owned(), timeout, metadata };
-        self.control.call(&request).await.map(drop)
+        self.call(&request).await.map(drop)
     }
 
     /// Begins to pause a running instance.
@@ -185,7 +190,7 @@ impl Upstream {
     /// As the cloud says; when the outcome is unknown, its status tells.
     pub async fn pause(&self, id: &str, memory: Option<bool>) -> Result<(), AgsError> {
         let request = wire::PauseSandboxInstanceRequest { instance_id: id.to_owned(), memory };
-        self.control.call(&request).await.map(drop)
+        self.call(&request).await.map(drop)
     }
 
     /// Begins to resume a paused instance.
@@ -195,7 +200,7 @@ impl Upstream {
     pub async fn resume(&self, id: &str, timeout: Duration) -> Result<(), AgsError> {
         let request =
             wire::ResumeSandboxInstanceRequest { instance_id: id.to_owned(), timeout: Some(timeout::format(timeout)) };
-        self.control.call(&request).await.map(drop)
+        self.call(&request).await.map(drop)
     }
 }
 

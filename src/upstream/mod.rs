@@ -2,20 +2,25 @@
 
 mod build;
 pub mod error;
+pub(crate) mod foreign;
+mod images;
 mod instances;
+pub mod lane;
+pub mod seen;
 mod stamp;
 mod tools;
-mod wire;
+pub(crate) mod wire;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 
-use ags_client::AgsClient;
+use ags_client::{Action, AgsClient, AgsError, Counted, Reply};
 use envd_client::Transport;
 
 pub use self::{
+    foreign::ForeignTool,
     instances::{SeenInstance, Start},
     stamp::instance_metadata,
-    tools::SeenTool,
+    tools::{ListedTool, SeenTool},
 };
 use crate::{config, error::Error};
 
@@ -24,14 +29,48 @@ pub struct Upstream {
     pub config: config::Upstream,
     /// The management API.
     pub control: AgsClient,
+    /// The same for calls that nobody waits for.
+    background: AgsClient,
     /// The way to what runs inside instances.
     pub data: Transport,
+}
+
+/// All that an account has of something.
+pub struct Listed<T> {
+    pub items: Vec<T>,
+    /// What speaks against the list.
+    pub doubt: Option<String>,
+}
+
+impl<T> Listed<T> {
+    fn of<W>(counted: Counted<W>, read: impl Fn(W) -> T) -> Self {
+        let doubt = counted.doubt();
+        Self { items: counted.items.into_iter().map(read).collect(), doubt }
+    }
 }
 
 impl Upstream {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.config.name
+    }
+
+    /// The client for the present task.
+    fn client(&self) -> &AgsClient {
+        if lane::is_background() { &self.background } else { &self.control }
+    }
+
+    /// Calls an action, and notes the call's id for the history.
+    async fn call<A: Action>(&self, request: &A) -> Result<Reply<A::Output>, AgsError> {
+        let outcome = self.client().call(request).await;
+        seen::note::<A, _>(&outcome);
+        outcome
+    }
+
+    async fn call_within<A: Action>(&self, request: &A, limit: Duration) -> Result<Reply<A::Output>, AgsError> {
+        let outcome = self.client().call_within(request, limit).await;
+        seen::note::<A, _>(&outcome);
+        outcome
     }
 }
 
@@ -70,6 +109,13 @@ impl Upstreams {
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.all.contains_key(name)
+    }
+
+    /// Tells how many replicas call the accounts: each keeps to its part of the rate that they allow.
+    pub fn share(&self, replicas: NonZeroU32) {
+        for upstream in self.iter() {
+            upstream.control.limiter().divide(replicas);
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Upstream>> {

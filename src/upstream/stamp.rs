@@ -11,6 +11,11 @@ const INSTANCE: &str = "ags-gateway.instance";
 const TOOL: &str = "ags-gateway.tool";
 const TEAM: &str = "ags-gateway.team";
 
+/// Whether a tag or a piece of metadata is part of a gateway's mark.
+pub(super) fn is_stamp(key: &str) -> bool {
+    [DEPLOYMENT, TOOL, TEAM].contains(&key)
+}
+
 /// The tags of a tool: the stamp, then the caller's own.
 pub(super) fn tool_tags(
     deployment: &str,
@@ -37,6 +42,19 @@ pub fn instance_metadata(
     stamp.into_iter().chain(own).map(|(name, value)| MetadataVar { name: name.into(), value: value.into() }).collect()
 }
 
+/// Whose this metadata says an instance is, if this deployment stamped it.
+pub(super) fn stamped_team(deployment: &str, metadata: &[MetadataVar]) -> Option<TeamId> {
+    let value = |name: &str| metadata.iter().find(|var| var.name == name).map(|var| var.value.as_str());
+    (value(DEPLOYMENT) == Some(deployment)).then(|| value(TEAM)?.parse().ok()).flatten()
+}
+
+/// The tool that these tags say it is, and whose, if this deployment stamped it.
+pub(super) fn stamped_tool(deployment: &str, tags: &[Tag]) -> Option<(ToolId, Option<TeamId>)> {
+    let value = |key: &str| tags.iter().find(|tag| tag.key == key).map(|tag| tag.value.as_str());
+    let tool = value(TOOL).filter(|_| value(DEPLOYMENT) == Some(deployment))?;
+    Some((tool.parse().ok()?, value(TEAM).and_then(|team| team.parse().ok())))
+}
+
 /// The instance that this metadata says it is, if this deployment stamped it.
 pub(super) fn stamped_instance(deployment: &str, metadata: &[MetadataVar]) -> Option<InstanceId> {
     let value = |name: &str| metadata.iter().find(|var| var.name == name).map(|var| var.value.as_str());
@@ -59,6 +77,8 @@ mod tests {
         assert_eq!(metadata.last().map(|var| (var.name.as_str(), var.value.as_str())), Some(("k", "v")));
         assert_eq!(stamped_instance("us", &metadata), Some(instance));
         assert_eq!(stamped_instance("them", &metadata), None);
+        assert_eq!(stamped_team("us", &metadata), Some(team));
+        assert_eq!(stamped_team("them", &metadata), None);
         assert_eq!(stamped_instance("us", &metadata[1..]), None);
         assert_eq!(stamped_instance("us", &[]), None);
     }
@@ -71,5 +91,7 @@ mod tests {
         let tags = tool_tags("us", &tool, Some(&team), &own);
         let keys: Vec<_> = tags.iter().map(|tag| tag.key.as_str()).collect();
         assert_eq!(keys, [DEPLOYMENT, TOOL, TEAM, "cost"]);
+        assert_eq!(stamped_tool("us", &tags), Some((tool, Some(team))));
+        assert_eq!(stamped_tool("them", &tags), None);
     }
 }

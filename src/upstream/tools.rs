@@ -2,8 +2,11 @@
 
 use ags_client::{AgsError, Reply, types as wire};
 
-use super::{Upstream, stamp, wire as write};
-use crate::domain::tool::{MAX_DESCRIPTION, Tool, ToolSpec, ToolStatus};
+use super::{Listed, Upstream, stamp, wire as write};
+use crate::{
+    domain::tool::{MAX_DESCRIPTION, Tool, ToolSpec, ToolStatus},
+    ids::{TeamId, ToolId},
+};
 
 /// A tool as the cloud shows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +40,39 @@ fn status(status: wire::ToolStatus) -> ToolStatus {
     }
 }
 
+/// A tool as it stands in the list of all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListedTool {
+    pub id: String,
+    pub name: String,
+    pub status: ToolStatus,
+    pub status_reason: Option<String>,
+    /// The row it belongs to, and whose that is, if this deployment made or adopted it.
+    pub stamp: Option<(ToolId, Option<TeamId>)>,
+}
+
+impl ListedTool {
+    fn of(deployment: &str, tool: wire::SandboxTool) -> Self {
+        Self {
+            stamp: stamp::stamped_tool(deployment, tool.tags.as_deref().unwrap_or_default()),
+            id: tool.tool_id,
+            name: tool.tool_name.unwrap_or_default(),
+            status: status(tool.status.unwrap_or_default()),
+            status_reason: tool.status_reason.filter(|reason| !reason.is_empty()),
+        }
+    }
+}
+
 impl Upstream {
+    /// All tools that this account has here.
+    ///
+    /// # Errors
+    /// As the cloud says.
+    pub async fn list_tools(&self, deployment: &str) -> Result<Listed<ListedTool>, AgsError> {
+        let all = self.client().list_counted(wire::DescribeSandboxToolListRequest::default()).await?;
+        Ok(Listed::of(all, |tool| ListedTool::of(deployment, tool)))
+    }
+
     /// Creates the tool of this row, and answers its id in the cloud.
     ///
     /// # Errors
@@ -58,7 +93,7 @@ impl Upstream {
             log_configuration: spec.log.as_ref().map(write::log),
             persistent: spec.persistent,
         };
-        let Reply { value, request_id, attempts } = self.control.call(&request).await?;
+        let Reply { value, request_id, attempts } = self.call(&request).await?;
         Ok(Reply { value: value.tool_id, request_id, attempts })
     }
 
@@ -74,16 +109,16 @@ impl Upstream {
             tags: Some(stamp::tool_tags(deployment, &tool.id, tool.team_id.as_ref(), &tool.spec.tags)),
             custom_configuration: write::container(&tool.spec.container),
         };
-        self.control.call(&request).await.map(drop)
+        self.call(&request).await.map(drop)
     }
 
     /// Deletes a tool; one that is not there is deleted.
     ///
     /// # Errors
     /// As the cloud says. It may be repeated.
-    async fn delete_tool(&self, id: &str) -> Result<(), AgsError> {
+    pub async fn delete_tool(&self, id: &str) -> Result<(), AgsError> {
         let request = wire::DeleteSandboxToolRequest { tool_id: id.to_owned() };
-        match self.control.call(&request).await {
+        match self.call(&request).await {
             Err(error) if error.not_found() => Ok(()),
             other => other.map(drop),
         }
@@ -105,7 +140,7 @@ impl Upstream {
     pub async fn describe_tool(&self, id: &str) -> Result<Option<SeenTool>, AgsError> {
         let request =
             wire::DescribeSandboxToolListRequest { tool_ids: Some(vec![id.to_owned()]), ..Default::default() };
-        let set = self.control.call(&request).await?.value.sandbox_tool_set;
+        let set = self.call(&request).await?.value.sandbox_tool_set;
         Ok(set.into_iter().find(|tool| tool.tool_id == id).map(SeenTool::from))
     }
 
@@ -116,7 +151,7 @@ impl Upstream {
     pub async fn find_tools(&self, names: &[String]) -> Result<Vec<SeenTool>, AgsError> {
         let filter = wire::Filter { name: "ToolName".into(), values: names.to_vec() };
         let request = wire::DescribeSandboxToolListRequest { filters: Some(vec![filter]), ..Default::default() };
-        let set = self.control.list_all(request).await?;
+        let set = self.client().list_all(request).await?;
         let wanted = |tool: &SeenTool| names.contains(&tool.name);
         Ok(set.into_iter().map(SeenTool::from).filter(wanted).collect())
     }

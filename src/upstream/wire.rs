@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-pub(super) fn network(network: &Network) -> wire::NetworkConfiguration {
+pub fn network(network: &Network) -> wire::NetworkConfiguration {
     let vpc = wire::VpcConfig {
         subnet_ids: Some(network.subnet_ids.clone()),
         security_group_ids: Some(network.security_group_ids.clone()),
@@ -26,7 +26,7 @@ pub(super) fn network(network: &Network) -> wire::NetworkConfiguration {
 }
 
 /// `None` when there is nothing to say.
-pub(super) fn container(container: &Container) -> Option<wire::CustomConfiguration> {
+pub fn container(container: &Container) -> Option<wire::CustomConfiguration> {
     (!container.is_empty()).then(|| wire::CustomConfiguration {
         image: container.image.clone(),
         image_registry_type: container.image_registry_type.as_deref().map(Into::into),
@@ -81,7 +81,7 @@ fn dns(dns: &Dns) -> wire::DnsConfig {
 }
 
 /// The tool's own mounts, and the configured envd volume where it is wanted.
-pub(super) fn storage_mounts(spec: &ToolSpec, envd: Option<&EnvdMount>) -> Option<Vec<wire::StorageMount>> {
+pub fn storage_mounts(spec: &ToolSpec, envd: Option<&EnvdMount>) -> Option<Vec<wire::StorageMount>> {
     let own = spec.storage_mounts.iter().map(storage_mount);
     let all: Vec<_> = own.chain(envd.filter(|_| spec.mount_envd).map(envd_mount)).collect();
     (!all.is_empty()).then_some(all)
@@ -144,7 +144,7 @@ fn envd_mount(envd: &EnvdMount) -> wire::StorageMount {
     }
 }
 
-pub(super) fn log(log: &LogFiles) -> wire::LogConfiguration {
+pub fn log(log: &LogFiles) -> wire::LogConfiguration {
     wire::LogConfiguration {
         cls_config: log.cls_topic_id.clone().map(|topic_id| wire::ClsConfig { topic_id: Some(topic_id) }),
         log_sources: (!log.files.is_empty()).then(|| wire::LogSources { files: Some(log.files.clone()) }),

@@ -103,6 +103,13 @@ fn teams_and_keys_are_managed_from_the_command_line() {
         assert_eq!(done(&run(&["keys", "revoke", "--team", "crew", key])), "1 revoked\n");
         refused(&api).await;
 
+        let history = stack.admin().get("/v1/audit?team=crew").await.expect(200);
+        let told = history["items"].as_array().unwrap().iter().rev().map(|event| {
+            assert_eq!((&event["key_id"], &event["outcome"]), (&serde_json::Value::Null, &serde_json::json!("ok")));
+            event["action"].as_str().unwrap()
+        });
+        assert_eq!(told.collect::<Vec<_>>(), ["create_team", "create_key", "rotate_key", "delete_key"]);
+
         let foreign = run(&["keys", "revoke", "--team", "nobody", key]);
         assert!(text(&foreign.stderr).contains("team \"nobody\""), "{}", text(&foreign.stderr));
         let unknown = run(&["keys", "create", "--team", "crew", "--name", "x", "--scopes", "fly"]);

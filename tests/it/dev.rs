@@ -21,16 +21,16 @@ use crate::harness::{self, Api, eventually};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A supervisor and its state directory, which has a space in its name.
-struct Dev {
+pub struct Dev {
     supervisor: Child,
     directory: TempDir,
 }
 
 /// dev.env as a shell reads it.
-type Variables = BTreeMap<String, String>;
+pub type Variables = BTreeMap<String, String>;
 
 impl Dev {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let directory = tempfile::Builder::new().prefix("local stack ").tempdir().unwrap();
         let supervisor = spawn(directory.path()).await;
         Self { supervisor, directory }
@@ -54,7 +54,7 @@ impl Dev {
         .await
     }
 
-    async fn ready(&self) -> Variables {
+    pub async fn ready(&self) -> Variables {
         self.variables(|_| true).await
     }
 
@@ -69,7 +69,7 @@ impl Dev {
         records.into_iter().map(|record| serde_json::from_value(record["process"].clone()).unwrap()).collect()
     }
 
-    async fn stop(&self, signal: Signal) {
+    pub async fn stop(&self, signal: Signal) {
         let processes = self.processes();
         assert_eq!(processes.len(), 3);
         let status = self.supervisor.stop(signal, PATIENCE).await;
@@ -104,7 +104,7 @@ fn socket_of(variables: &Variables) -> &Path {
     Path::new(variables["DATABASE_URL"].split_once("?host=").unwrap().1)
 }
 
-fn api(variables: &Variables) -> Api {
+pub fn api(variables: &Variables) -> Api {
     Api::new(&variables["AGS_GATEWAY_URL"], &variables["AGS_GATEWAY_KEY"])
 }
 

@@ -1,14 +1,30 @@
 //! The gateway through its real HTTP surface, against a real Postgres and the emulator.
 
 mod auth;
+mod backlog;
+mod chrome;
 mod cli;
 mod cloud;
+mod code;
 mod dev;
+mod e2b;
+mod events;
 mod exec;
 mod files;
 mod harness;
+mod history;
+mod idle;
 mod instances;
+mod keys;
+mod lending;
+mod ports;
+mod quotas;
 mod reaper;
+mod reconciliation;
+mod repeats;
+mod runs;
 mod service;
+mod tencent;
+mod terminal;
 mod tools;
 mod ws;

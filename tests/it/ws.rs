@@ -2,7 +2,10 @@
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{Error, Message, client::IntoClientRequest},
@@ -10,7 +13,7 @@ use tokio_tungstenite::{
 
 use crate::harness::{self, Api, Options, Stack};
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 const ORIGIN: &str = "http://app.example.com";
 
@@ -22,7 +25,7 @@ async fn instance(api: &Api) -> String {
 }
 
 /// Opens a socket with these headers; the status of a refusal.
-async fn open(api: &Api, path: &str, headers: &[(&'static str, String)]) -> Result<Socket, u16> {
+pub async fn open(api: &Api, path: &str, headers: &[(&'static str, String)]) -> Result<Socket, u16> {
     let mut request = api.url(path).replacen("http", "ws", 1).into_client_request().unwrap();
     for (name, value) in headers {
         request.headers_mut().insert(*name, value.parse().unwrap());
@@ -34,32 +37,37 @@ async fn open(api: &Api, path: &str, headers: &[(&'static str, String)]) -> Resu
     }
 }
 
-async fn open_with_key(api: &Api, path: &str, protocol: &str) -> Socket {
+pub async fn open_with_key(api: &Api, path: &str, protocol: &str) -> Socket {
     let key = format!("Bearer {}", api.key());
     open(api, path, &[("authorization", key), ("sec-websocket-protocol", protocol.into())]).await.unwrap()
 }
 
-async fn say(socket: &mut Socket, frame: &Value) {
+pub async fn say(socket: &mut Socket, frame: &Value) {
     socket.send(Message::text(frame.to_string())).await.unwrap();
 }
 
-/// The next event that is no keepalive; `None` with the close code when the socket closes.
-async fn hear(socket: &mut Socket) -> Result<Value, u16> {
+/// The next event, or the code when the socket closes.
+pub async fn hear_any(socket: &mut Socket) -> Result<Value, u16> {
     loop {
         match socket.next().await.expect("a close frame").unwrap() {
-            Message::Text(text) => {
-                let event: Value = serde_json::from_str(&text).unwrap();
-                if event["type"] != "keepalive" {
-                    return Ok(event);
-                }
-            }
+            Message::Text(text) => return Ok(serde_json::from_str(&text).unwrap()),
             Message::Close(frame) => return Err(frame.expect("a code").code.into()),
             _ => {}
         }
     }
 }
 
-async fn hear_all(socket: &mut Socket) -> (Vec<Value>, u16) {
+/// The next event that is no keepalive, or the code when the socket closes.
+pub async fn hear(socket: &mut Socket) -> Result<Value, u16> {
+    loop {
+        let event = hear_any(socket).await?;
+        if event["type"] != "keepalive" {
+            return Ok(event);
+        }
+    }
+}
+
+pub async fn hear_all(socket: &mut Socket) -> (Vec<Value>, u16) {
     let mut events = Vec::new();
     loop {
         match hear(socket).await {
@@ -176,5 +184,31 @@ fn what_is_wrong_is_told_and_closes_with_its_code() {
             assert_eq!(code, 1008);
         }
         api.get(&path).await.problem(400, "invalid_request");
+    });
+}
+
+#[test]
+fn a_frame_that_is_too_big_closes_with_its_code() {
+    harness::run(async {
+        let stack = Stack::start().await;
+        let api = stack.api();
+        let id = instance(&api).await;
+        let address = stack.url.trim_start_matches("http://");
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let upgrade = format!(
+            "GET /v1/instances/{id}/exec/ws HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nconnection: upgrade\r\n\
+             upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            api.key()
+        );
+        connection.write_all(upgrade.as_bytes()).await.unwrap();
+        // The head of a masked text frame of 2 MiB: the rest need not come.
+        let mut head = vec![0x81, 0xff];
+        head.extend_from_slice(&(2_u64 << 20).to_be_bytes());
+        head.extend_from_slice(&[0; 4]);
+        connection.write_all(&head).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.windows(4).any(|bytes| bytes[0] == 0x88 && bytes[2..] == 1009_u16.to_be_bytes()) {
+            assert_ne!(connection.read_buf(&mut answer).await.unwrap(), 0, "{}", String::from_utf8_lossy(&answer));
+        }
     });
 }

@@ -14,9 +14,9 @@ pub mod types;
 
 pub use action::{ACTIONS, Action, Repeat};
 pub use client::{
-    AgsClient, AgsError, Backoff, Builder, Clock, CredentialError, CredentialProvider, ErrorKind, Jitter, Limiter,
-    Listing, MAX_PAGE, Outcome, Rates, Reply, Settings, SettingsError, Stage, StaticCredentials, system_clock,
-    system_jitter,
+    AgsClient, AgsError, Backoff, Builder, Clock, Counted, CredentialError, CredentialProvider, ErrorKind, Jitter,
+    Limiter, Listing, MAX_PAGE, Outcome, Priority, Rates, Reply, Settings, SettingsError, Stage, StaticCredentials,
+    system_clock, system_jitter,
 };
 pub use reqwest::Url;
 pub use tc3::Credential;

@@ -14,6 +14,7 @@ pub mod envd;
 pub mod faults;
 pub mod ids;
 pub mod instance;
+mod interpreter;
 pub mod journal;
 mod serve;
 pub mod server;

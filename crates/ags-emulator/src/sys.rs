@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::PtyMaster;
+use nix::sys::signal::{SigHandler, Signal};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::unistd::{ForkResult, Gid, Uid};
 use tokio::io::unix::AsyncFd;
@@ -54,6 +55,11 @@ pub fn isolate_child(command: &mut tokio::process::Command, identity: Option<Ide
     });
     let prepare = move || {
         nix::unistd::setsid()?;
+        // What a job of a script has ignored from birth, a workload would too, and could never trap.
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGPIPE] {
+            // SAFETY: sets a default, installs no handler.
+            unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+        }
         if terminal {
             // SAFETY: file descriptor 0 is the terminal's slave side; the call takes an integer.
             Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })?;

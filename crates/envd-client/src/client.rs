@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderName, USER_AGENT};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -25,7 +25,7 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("ags-gateway/", env!
 pub struct EnvdClient {
     pub(crate) transport: Transport,
     instance: Arc<str>,
-    token: Option<HeaderValue>,
+    headers: HeaderMap,
 }
 
 impl EnvdClient {
@@ -34,8 +34,7 @@ impl EnvdClient {
     /// Fails with `InvalidArgument` if `instance` cannot be a host label or `token` cannot be a header.
     pub fn new(transport: Transport, instance: &str, token: Option<&SecretString>) -> Result<Self, EnvdError> {
         transport.endpoint().authority(instance, ENVD_PORT)?;
-        let token = token.map(access_token).transpose()?;
-        Ok(Self { transport, instance: instance.into(), token })
+        Ok(Self { transport, instance: instance.into(), headers: common_headers(token)? })
     }
 
     pub fn instance(&self) -> &str {
@@ -65,12 +64,7 @@ impl EnvdClient {
             .uri(path)
             .body(body)
             .map_err(|e| EnvdError::invalid("not a request").with_source(e))?;
-        let headers = request.headers_mut();
-        headers.insert(USER_AGENT, AGENT);
-        headers.insert(ACCEPT_ENCODING, IDENTITY);
-        if let Some(token) = &self.token {
-            headers.insert(ACCESS_TOKEN, token.clone());
-        }
+        *request.headers_mut() = self.headers.clone();
         Ok(request)
     }
 
@@ -83,12 +77,22 @@ impl fmt::Debug for EnvdClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EnvdClient")
             .field("instance", &self.instance)
-            .field("token", &self.token.as_ref().map(|_| "[redacted]"))
+            .field("token", &self.headers.get(ACCESS_TOKEN).map(|_| "[redacted]"))
             .finish_non_exhaustive()
     }
 }
 
-fn access_token(token: &SecretString) -> Result<HeaderValue, EnvdError> {
+/// What every request carries; `access` as `X-Access-Token`.
+pub(crate) fn common_headers(access: Option<&SecretString>) -> Result<HeaderMap, EnvdError> {
+    let mut headers = HeaderMap::from_iter([(USER_AGENT, AGENT), (ACCEPT_ENCODING, IDENTITY)]);
+    if let Some(token) = access {
+        headers.insert(ACCESS_TOKEN, secret_header(token)?);
+    }
+    Ok(headers)
+}
+
+/// A token as the value of a header.
+pub(crate) fn secret_header(token: &SecretString) -> Result<HeaderValue, EnvdError> {
     let mut value = HeaderValue::from_str(token.expose_secret())
         .map_err(|_| EnvdError::invalid("the access token cannot be a header"))?;
     value.set_sensitive(true);

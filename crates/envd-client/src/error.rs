@@ -223,6 +223,8 @@ struct RestErrorBody {
 pub(crate) enum Dialect {
     Rpc,
     Rest,
+    /// The code interpreter's, whose errors are plain text.
+    Code,
 }
 
 /// Makes an error of a response that is not a success. `body` may be cut short or empty.
@@ -230,13 +232,25 @@ pub(crate) fn from_response(dialect: Dialect, status: StatusCode, body: &[u8]) -
     if let Ok(error) = serde_json::from_slice::<ConnectErrorBody>(body) {
         return EnvdError::connect(status, error);
     }
+    if dialect == Dialect::Code
+        && let Some((kind, message)) = of_interpreter(status, body)
+    {
+        return EnvdError {
+            kind,
+            speaker: Speaker::Daemon,
+            message,
+            status: Some(status),
+            unknown_outcome: false,
+            source: None,
+        };
+    }
     let rest = serde_json::from_slice::<RestErrorBody>(body).ok();
     let from_edge = rest.as_ref().is_none_or(|e| e.sandbox_id.is_some());
     // Over RPC the daemon answers with an integer code for one reason only: the token.
     let from_daemon = !from_edge
         && match dialect {
             Dialect::Rest => !matches!(status.as_u16(), 502..=504),
-            Dialect::Rpc => status == StatusCode::UNAUTHORIZED,
+            Dialect::Rpc | Dialect::Code => status == StatusCode::UNAUTHORIZED,
         };
     let message = rest.map(|e| e.message).unwrap_or_default();
     let kind = if from_daemon { kind_of_daemon_status(status, &message) } else { kind_of_edge_status(status) };
@@ -248,6 +262,23 @@ pub(crate) fn from_response(dialect: Dialect, status: StatusCode, body: &[u8]) -
         unknown_outcome: status == StatusCode::GATEWAY_TIMEOUT,
         source: None,
     }
+}
+
+/// Longest text of the interpreter's that is repeated, in characters.
+const MAX_INTERPRETER_TEXT: usize = 500;
+
+/// What the interpreter itself says (PROTOCOLS E.1); `None`: somebody before it does.
+fn of_interpreter(status: StatusCode, body: &[u8]) -> Option<(EnvdErrorKind, String)> {
+    let text = std::str::from_utf8(body).ok()?.trim();
+    let is_text = !text.is_empty() && !text.starts_with(['{', '<']);
+    let kind = match status.as_u16() {
+        404 if text.starts_with("Context ") => EnvdErrorKind::NotFound,
+        400 if text.contains("context_id") => EnvdErrorKind::InvalidArgument,
+        422 => EnvdErrorKind::InvalidArgument,
+        500 if is_text => EnvdErrorKind::Internal,
+        _ => return None,
+    };
+    Some((kind, text.chars().take(MAX_INTERPRETER_TEXT).collect()))
 }
 
 fn kind_of_code(code: &str) -> EnvdErrorKind {
@@ -376,6 +407,19 @@ mod tests {
         assert!(!cut.retryable());
         assert!(cut.outcome_unknown());
         assert!(classify(Dialect::Rest, 504, "").outcome_unknown());
+    }
+
+    #[test]
+    fn the_interpreter_speaks_in_plain_text() {
+        let error = classify(Dialect::Code, 404, "Context x not found");
+        assert_eq!((error.kind(), error.daemon_message()), (Kind::NotFound, Some("Context x not found")));
+        assert_eq!(classify(Dialect::Code, 500, "No such kernel: r").kind(), Kind::Internal);
+        assert_eq!(classify(Dialect::Code, 500, "No such kernel: r").daemon_message(), Some("No such kernel: r"));
+        assert_eq!(classify(Dialect::Code, 500, "<html></html>").daemon_message(), None);
+        for body in ["", "nothing here", r#"{"sandboxId":"i","message":"The sandbox was not found","code":404}"#] {
+            assert_eq!(classify(Dialect::Code, 404, body).kind(), Kind::Gone, "{body}");
+        }
+        assert!(classify(Dialect::Code, 401, r#"{"code":401,"message":"unauthorized access"}"#).token_rejected());
     }
 
     #[test]

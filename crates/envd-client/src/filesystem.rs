@@ -113,7 +113,7 @@ fn entry(entry: Option<proto::EntryInfo>) -> Result<EntryInfo, EnvdError> {
     entry.map(entry_info).ok_or_else(|| EnvdError::protocol("a reply without its entry"))
 }
 
-fn entry_info(entry: proto::EntryInfo) -> EntryInfo {
+pub(crate) fn entry_info(entry: proto::EntryInfo) -> EntryInfo {
     let modified_at = entry
         .modified_time
         .into_option()

@@ -1,156 +1,170 @@
-//! The one task that starts a command, reads what it prints and sees its end.
+//! The one task that starts a command, follows it and notes its end.
 
-use std::{sync::Arc, time::Duration};
-
-use bytes::Bytes;
-use envd_client::{EnvdError, EnvdErrorKind, EventStream, ProcessEvent, StartSpec};
-use futures_util::StreamExt;
-use tokio::{
-    sync::oneshot,
-    time::{Instant, sleep},
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
+
+use envd_client::{EventStream, StartSpec};
+use tokio::{sync::oneshot, time::sleep};
 
 use super::{
+    durable::{
+        Files,
+        tail::{self, Fate},
+    },
+    follow::{End, Follower, kill},
     leases::LEASE_SECONDS,
-    process::Process,
-    session::{Lifetime, Session},
+    process::first_event,
+    session::Session,
+    store,
 };
 use crate::{
-    app::App,
-    domain::exec::{Exit, Reason, Signal, Stream},
+    app::{App, audit},
+    domain::exec::{Exec, Exit, Reason},
     error::{Code, Error, Result},
-    storage::{execs, instances},
+    storage::execs,
 };
 
 /// For the daemon to say that the process runs.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// Silence after which a killed process counts as gone.
-const KILL_PATIENCE: Duration = Duration::from_secs(15);
-/// For a process whose whole tree was killed to be seen to end, before the daemon is told to wait no longer.
-const TREE_GRACE: Duration = Duration::from_millis(500);
+/// How often, and how long, the end of a command is tried to be noted while the database is away.
+const NOTE_RETRY: Duration = Duration::from_millis(500);
+const NOTE_ATTEMPTS: u32 = 120;
 
 /// What the task is given.
 pub(super) struct Launch {
     pub(super) session: Arc<Session>,
     pub(super) start: StartSpec,
-    pub(super) timeout: Option<Duration>,
     /// Told the process id, or why there is none.
     pub(super) started: oneshot::Sender<Result<u32>>,
 }
 
-/// Starts the command and follows it to its end. The row is written meanwhile: it costs the command no time.
+/// Starts the command and follows it to its end.
 pub(super) async fn drive(app: App, launch: Launch) {
-    let session = Arc::clone(&launch.session);
-    let (pid_known, pid) = oneshot::channel();
-    let (inserted, exit) = tokio::join!(insert_row(&app, &session, pid), follow(&app, launch, pid_known));
-    if let Err(error) = &inserted {
-        tracing::error!(exec = %session.id, %error, "the command has no row");
+    let Launch { session, start, started } = launch;
+    let end = if session.exec.foreground {
+        // It ends with its request: the row may come later than the process, and costs it no time.
+        let (end, inserted, ()) =
+            tokio::join!(run(&app, &session, start, started), insert(&app, &session), keep(&app, &session));
+        if let Err(error) = &inserted {
+            tracing::error!(exec = %session.exec.id, %error, "the command has no row");
+        }
+        end
+    } else {
+        if let Err(error) = insert(&app, &session).await {
+            let is_anothers = error.code() == Code::AlreadyExists;
+            // Whoever asked may have gone.
+            let _unheard = started.send(Err(error));
+            return if is_anothers { app.execs.retire(&session, false).await } else { forget(&app, &session).await };
+        }
+        let (end, ()) = tokio::join!(run(&app, &session, start, started), keep(&app, &session));
+        end
+    };
+    match end {
+        Some(end) => conclude(&app, &session, end).await,
+        None => forget(&app, &session).await,
     }
-    if let Some(exit) = &exit {
-        report(&session, exit);
-    }
-    if let Err(error) = finish_row(&app, &session, exit.as_deref()).await {
-        tracing::error!(exec = %session.id, %error, "the end of the command was not stored");
-    }
-    app.execs.retire(&session, keeps_output(&session, exit.is_some())).await;
 }
 
-/// Whether somebody may come back for the output.
-fn keeps_output(session: &Session, ran: bool) -> bool {
-    ran && session.lifetime == Lifetime::Own
+/// Follows a command that was started before. `events`: what it prints from now on, if that is at hand.
+pub(super) async fn go_on(app: App, session: Arc<Session>, events: Option<EventStream>) {
+    session.noted.store(true, Ordering::Release);
+    let followed = async {
+        let follower = Follower::new(&app, &session);
+        let events = match events {
+            Some(events) => events,
+            None => match follower.reattach().await {
+                Ok(events) => events,
+                Err(end) => return finish_log(&session, end).await,
+            },
+        };
+        finish_log(&session, follower.follow(events).await).await
+    };
+    let (end, ()) = tokio::join!(followed, keep(&app, &session));
+    conclude(&app, &session, end).await;
 }
 
-async fn insert_row(app: &App, session: &Session, pid: oneshot::Receiver<u32>) -> Result<()> {
+async fn insert(app: &App, session: &Session) -> Result<()> {
     let mut connection = app.pool.acquire().await?;
-    execs::insert(&mut connection, &session.snapshot(), app.execs.replica(), LEASE_SECONDS).await?;
-    drop(connection);
-    // One that ends with its request gets the process id with its end: nobody asks before.
-    if session.lifetime == Lifetime::Own
-        && let Ok(pid) = pid.await
-    {
-        let mut connection = app.pool.acquire().await?;
-        execs::set_pid(&mut connection, &session.team, &session.id, pid).await?;
+    if !execs::insert(&mut connection, &session.snapshot(), app.execs.replica(), LEASE_SECONDS).await? {
+        return Err(Error::new(Code::AlreadyExists, "The command was started already."));
     }
+    session.noted.store(true, Ordering::Release);
     Ok(())
-}
-
-async fn finish_row(app: &App, session: &Session, exit: Option<&Exit>) -> Result<()> {
-    let mut connection = app.pool.acquire().await?;
-    match exit {
-        Some(exit) => execs::finish(&mut connection, &session.team, &session.id, session.log.pid(), exit).await?,
-        None => execs::remove(&mut connection, &session.team, &session.id).await?,
-    }
-    Ok(())
-}
-
-fn report(session: &Session, exit: &Exit) {
-    metrics::counter!("ags_gateway_execs_ended_total", "reason" => exit.reason.as_str()).increment(1);
-    metrics::histogram!("ags_gateway_exec_seconds").record(exit.duration.as_secs_f64());
-    tracing::info!(
-        exec = %session.id,
-        instance = %session.instance,
-        team = %session.team,
-        pid = session.log.pid(),
-        reason = exit.reason.as_str(),
-        exit_code = exit.exit_code,
-        signal = exit.signal,
-        error = exit.error,
-        output_bytes = session.log.total(),
-        duration_ms = exit.duration.as_secs_f64() * 1000.0,
-        "exec ended"
-    );
 }
 
 /// `None`: it never ran.
-async fn follow(app: &App, launch: Launch, pid_known: oneshot::Sender<u32>) -> Option<Arc<Exit>> {
-    let Launch { session, start, timeout, started } = launch;
-    let opened = tokio::time::timeout(START_LIMIT, open(&session, start)).await;
+async fn run(
+    app: &App,
+    session: &Arc<Session>,
+    start: StartSpec,
+    started: oneshot::Sender<Result<u32>>,
+) -> Option<End> {
+    let opened = tokio::time::timeout(START_LIMIT, open(session, start)).await;
     let opened =
         opened.unwrap_or_else(|_| Err(Error::new(Code::UpstreamTimeout, "The sandbox did not start it in time.")));
-    let (mut events, pid) = match opened {
+    let (events, pid) = match opened {
         Ok(opened) => opened,
         Err(error) => {
-            if matches!(error.code(), Code::UpstreamTimeout | Code::UpstreamUnavailable) {
+            if error.code() == Code::UpstreamTimeout {
                 // It may have been started all the same.
-                app.lifecycle.spawn("exec-kill", kill(Arc::clone(&session), None));
+                app.lifecycle.spawn("exec-kill", kill(Arc::clone(session)));
             }
             // Whoever asked may have gone.
             let _unheard = started.send(Err(error));
-            session.log.finish(Arc::new(never_ran()));
+            session.log.finish(Arc::new(session.lost("It could not be started.")));
             return None;
         }
     };
     metrics::counter!("ags_gateway_execs_started_total").increment(1);
     session.log.started(pid);
-    let _unheard = (started.send(Ok(pid)), pid_known.send(pid));
-    let exit = Arc::new(Follower { app, session: &session, pid, ending: None }.read(&mut events, timeout).await);
-    session.log.finish(Arc::clone(&exit));
-    // Read to its last frame, its connection can be used again.
-    if exit.reason != Reason::Lost {
-        events.next().await;
+    // Whoever asked may have gone.
+    let _unheard = started.send(Ok(pid));
+    if session.exec.foreground {
+        return Some(finish_log(session, Follower::new(app, session).follow(events).await).await);
     }
-    Some(exit)
+    let (end, ()) = tokio::join!(Follower::new(app, session).follow(events), note_pid(app, session, pid));
+    Some(finish_log(session, end).await)
 }
 
-fn never_ran() -> Exit {
-    let error = Some("It could not be started.".to_owned());
-    Exit { exit_code: None, signal: None, reason: Reason::Lost, error, duration: Duration::ZERO }
+async fn note_pid(app: &App, session: &Session, pid: u32) {
+    let noted = async {
+        let mut connection = app.pool.acquire().await?;
+        execs::set_pid(&mut connection, &session.exec.team_id, &session.exec.id, pid).await
+    };
+    if let Err(error) = noted.await {
+        tracing::warn!(exec = %session.exec.id, %error, "the process id was not stored");
+    }
+}
+
+/// Sees to its output while it runs.
+async fn keep(app: &App, session: &Arc<Session>) {
+    if session.exec.durable {
+        tail::keep(app, session).await;
+    } else if session.log.is_kept() {
+        store::keep(app, session).await;
+    }
+}
+
+async fn finish_log(session: &Session, end: End) -> End {
+    match &end {
+        End::Exited(exit) => {
+            if session.exec.durable {
+                session.fate.send_replace(if exit.reason == Reason::Lost { Fate::Lost } else { Fate::Ended });
+                session.read_out.cancelled().await;
+            }
+            session.log.finish(Arc::new(exit.clone()));
+        }
+        End::Released => session.release(),
+    }
+    end
 }
 
 async fn open(session: &Session, start: StartSpec) -> Result<(EventStream, u32)> {
     let opened = session.target.call(|envd| {
         let start = start.clone();
-        async move {
-            let mut events = envd.start(start).await?;
-            loop {
-                match events.next().await {
-                    Some(Ok(ProcessEvent::Started { pid })) => return Ok(Some((events, pid))),
-                    Some(Ok(ProcessEvent::Keepalive)) => {}
-                    Some(Err(error)) => return Err(error),
-                    Some(Ok(_)) | None => return Ok(None),
-                }
-            }
-        }
+        async move { first_event(envd.start(start).await?).await }
     });
     match opened.await {
         Ok(Some(opened)) => Ok(opened),
@@ -168,134 +182,92 @@ fn name_field(error: Error) -> Error {
     Error::field(field, error.detail()).with_source(error)
 }
 
-/// Kills a process and all that it has started.
-async fn kill(session: Arc<Session>, pid: Option<u32>) {
-    let process = Process { target: &session.target, id: &session.id, pid };
-    let killed = process.kill_tree().await;
-    if killed.is_ok() && pid.is_some() && tokio::time::timeout(TREE_GRACE, session.log.finished()).await.is_ok() {
+/// Notes how the command ended, or leaves it to another replica.
+async fn conclude(app: &App, session: &Arc<Session>, end: End) {
+    match end {
+        End::Exited(exit) => {
+            report(session, &exit);
+            let tool = &session.target.instance.tool_id;
+            if session.exec.foreground || session.exec.keep_alive {
+                app.activity.touch(&session.exec.instance_id);
+            }
+            audit::exec_ended(app, &session.exec, Some(tool), &exit, session.log.total());
+            note_end(app, session).await;
+            app.execs.retire(session, !session.exec.foreground).await;
+            clean_up(app, session);
+        }
+        End::Released => {
+            if let Err(error) = let_go(app, session).await {
+                tracing::warn!(exec = %session.exec.id, %error, "the command was left without a word");
+            }
+            session.log.cut();
+            app.execs.retire(session, false).await;
+        }
+    }
+}
+
+/// Removes a durable command's files, unless a part of its output is nowhere else.
+fn clean_up(app: &App, session: &Arc<Session>) {
+    let stored = !session.log.is_kept() || session.log.total() <= app.config.exec.stored_window;
+    if !session.exec.durable || !stored {
         return;
     }
-    if let Err(error) = killed.and(process.kill().await) {
-        tracing::warn!(exec = %session.id, %error, "the command could not be killed in good order");
-    }
+    let session = Arc::clone(session);
+    app.lifecycle.spawn("exec-files", async move {
+        if let Err(error) = Files::of(&session.target, &session.exec.id).remove().await {
+            // They go with the instance, if that is not why.
+            tracing::debug!(exec = %session.exec.id, %error, "the files of a command were left in its instance");
+        }
+    });
 }
 
-struct Follower<'a> {
-    app: &'a App,
-    session: &'a Arc<Session>,
-    pid: u32,
-    /// Why it is being killed.
-    ending: Option<Reason>,
+/// Has what was seen of it stored, and another replica follow it. Without effect when one does already.
+async fn let_go(app: &App, session: &Session) -> Result<()> {
+    store::flush(app, session).await?;
+    let mut connection = app.pool.acquire().await?;
+    Ok(execs::system_release(&mut connection, app.execs.replica(), &session.exec.id).await?)
 }
 
-impl Follower<'_> {
-    async fn read(&mut self, events: &mut EventStream, timeout: Option<Duration>) -> Exit {
-        let mut stop = self.session.stop.subscribe();
-        let draining = self.app.lifecycle.draining();
-        let outlives = self.session.lifetime == Lifetime::Own;
-        let mut deadline = std::pin::pin!(sleep(timeout.unwrap_or_default()));
-        let mut patience = std::pin::pin!(sleep(Duration::ZERO));
-        let mut held = None;
-        loop {
-            let event = tokio::select! {
-                biased;
-                _ = stop.wait_for(|stop| *stop), if self.ending.is_none() => {
-                    patience.as_mut().reset(self.begin_end(Reason::Killed));
-                    continue;
-                }
-                () = &mut deadline, if timeout.is_some() && self.ending.is_none() => {
-                    patience.as_mut().reset(self.begin_end(Reason::Timeout));
-                    continue;
-                }
-                () = draining.cancelled(), if outlives => {
-                    return self.lost("The gateway that followed it was shut down. It may still run.");
-                }
-                () = &mut patience, if self.ending.is_some() => {
-                    if held.is_none() {
-                        return self.lost("It was killed, but its end was not seen.");
-                    }
-                    // A slow viewer is no silence.
-                    patience.as_mut().reset(Instant::now() + KILL_PATIENCE);
-                    continue;
-                }
-                event = step(self.session, &mut held, events) => event,
-            };
-            if self.ending.is_some() {
-                patience.as_mut().reset(Instant::now() + KILL_PATIENCE);
-            }
-            match event {
-                Some(Ok(ProcessEvent::Stdout(data))) => held = Some((Stream::Stdout, data)),
-                Some(Ok(ProcessEvent::Stderr(data))) => held = Some((Stream::Stderr, data)),
-                Some(Ok(ProcessEvent::Pty(data))) => held = Some((Stream::Pty, data)),
-                Some(Ok(ProcessEvent::Started { .. } | ProcessEvent::Keepalive)) => {}
-                Some(Ok(ProcessEvent::End { exit_code, exited, status, error })) => {
-                    return self.ended(exit_code, exited, &status, error);
-                }
-                Some(Err(error)) => return self.broken(&error).await,
-                None => return self.lost("The sandbox ended the output without saying how the command ended."),
-            }
-        }
-    }
-
-    /// Starts to kill it; answers until when its end is waited for.
-    fn begin_end(&mut self, reason: Reason) -> Instant {
-        self.ending = Some(reason);
-        self.app.lifecycle.spawn("exec-kill", kill(Arc::clone(self.session), Some(self.pid)));
-        Instant::now() + KILL_PATIENCE
-    }
-
-    fn exit(&self, reason: Reason, exit_code: Option<i32>, signal: Option<String>, error: Option<String>) -> Exit {
-        Exit { exit_code, signal, reason, error, duration: self.session.began.elapsed() }
-    }
-
-    fn lost(&self, error: &str) -> Exit {
-        self.exit(Reason::Lost, None, None, Some(error.to_owned()))
-    }
-
-    fn ended(&self, exit_code: i32, exited: bool, status: &str, error: Option<String>) -> Exit {
-        if exited {
-            // Even if it was about to be killed: it was faster.
-            return self.exit(Reason::Exited, Some(exit_code), None, None);
-        }
-        let signal = Signal::name_of_status(status);
-        let error = if signal.is_some() { None } else { error.or_else(|| Some(status.to_owned())) };
-        self.exit(self.ending.unwrap_or(Reason::Signalled), None, signal, error)
-    }
-
-    /// The stream broke. The daemon's own deadline is a little after ours and kills; anything else hides the end.
-    async fn broken(&self, error: &EnvdError) -> Exit {
-        if error.kind() == EnvdErrorKind::Deadline && error.http_status().is_some() {
-            return self.exit(Reason::Timeout, None, Some(Signal::KILL.to_string()), None);
-        }
-        tracing::info!(exec = %self.session.id, %error, "the output broke off");
-        let text = match self.instance_status().await {
-            Ok(Some(status)) => format!("The connection to it broke. The instance is {status}."),
-            _ => "The connection to it broke.".to_owned(),
+async fn note_end(app: &App, session: &Session) {
+    let exec = Exec { output_end: Some(session.log.end()), ..session.snapshot() };
+    for _ in 0..NOTE_ATTEMPTS {
+        let noted = async {
+            let mut connection = app.pool.acquire().await?;
+            execs::finish(&mut connection, &exec, app.execs.replica()).await
         };
-        self.lost(&text)
-    }
-
-    async fn instance_status(&self) -> Result<Option<String>> {
-        let mut connection = self.app.pool.acquire().await?;
-        let instance = instances::find(&mut connection, &self.session.team, &self.session.instance).await?;
-        Ok(instance.map(|instance| match instance.stop_reason {
-            Some(reason) => format!("{} ({reason})", instance.status),
-            None => instance.status.to_string(),
-        }))
+        match noted.await {
+            Ok(_) => return,
+            Err(error) => tracing::error!(exec = %exec.id, %error, "the end of the command was not stored"),
+        }
+        sleep(NOTE_RETRY).await;
     }
 }
 
-/// Puts the output at hand into the log once there is room, then waits for what is next. Can be dropped at any point.
-async fn step(
-    session: &Session,
-    held: &mut Option<(Stream, Bytes)>,
-    events: &mut EventStream,
-) -> Option<Result<ProcessEvent, EnvdError>> {
-    if let Some((_, data)) = held {
-        session.log.room(data.len()).await;
+async fn forget(app: &App, session: &Arc<Session>) {
+    let removed = async {
+        let mut connection = app.pool.acquire().await?;
+        execs::remove(&mut connection, &session.exec.team_id, &session.exec.id).await
+    };
+    if let Err(error) = removed.await {
+        tracing::warn!(exec = %session.exec.id, %error, "the row of a command that never ran was left");
     }
-    if let Some((stream, data)) = held.take() {
-        session.log.append(stream, data);
-    }
-    events.next().await
+    app.execs.retire(session, false).await;
+}
+
+fn report(session: &Session, exit: &Exit) {
+    metrics::counter!("ags_gateway_execs_ended_total", "reason" => exit.reason.as_str()).increment(1);
+    metrics::histogram!("ags_gateway_exec_seconds").record(exit.duration.as_secs_f64());
+    tracing::info!(
+        exec = %session.exec.id,
+        instance = %session.exec.instance_id,
+        team = %session.exec.team_id,
+        pid = session.log.pid(),
+        reason = exit.reason.as_str(),
+        exit_code = exit.exit_code,
+        signal = exit.signal,
+        error = exit.error,
+        output_bytes = session.log.total(),
+        duration_ms = exit.duration.as_secs_f64() * 1000.0,
+        "exec ended"
+    );
 }

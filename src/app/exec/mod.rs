@@ -1,39 +1,55 @@
 //! Commands in instances.
 //!
 //! Exactly one task reads a command's output and fills a bounded log ([`log`]); whoever looks on is served from there, over
-//! whatever transport. What ends a command early (a timeout, a dropped request, a caller) is decided by that task too.
+//! whatever transport. What ends a command early (a timeout, a dropped request, a caller) is decided by that task too. A
+//! command that lives on by itself has its output stored, and is followed by another replica when this one is gone.
 
+mod adopt;
 mod drive;
+mod durable;
+mod follow;
+mod history;
 pub mod leases;
 pub mod log;
 mod process;
+pub mod processes;
 mod registry;
 mod session;
+pub mod slots;
+mod source;
+mod store;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use envd_client::{PtySize as WireSize, StartSpec};
 use futures_util::{Stream, StreamExt};
-use tokio::{
-    sync::{oneshot, watch},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::sleep};
 
-use self::{drive::Launch, log::Log, process::Process, session::FIRST_EPOCH};
 pub use self::{
-    registry::Execs,
-    session::{Attached, Lifetime, Session},
+    adopt::adopt_abandoned,
+    registry::{CodePermit, Execs},
+    session::{Lifetime, Session},
+    source::{Gathered, Source},
+};
+use self::{
+    drive::Launch,
+    process::{Process, selector},
+    registry::Limits as ReplicaLimits,
+    session::{FIRST_EPOCH, Flow},
+    slots::Reservation,
 };
 use super::{
-    App,
+    App, audit,
     instances::{self as app_instances, Target},
+    ports,
 };
 use crate::{
     auth::Caller,
     domain::{
-        exec::{Cursor, Exec, ExecStatus, Limits, PtySize, Signal, Spec},
+        exec::{Cursor, Exec, ExecStatus, FIRST, Limits, Offsets, PtySize, Signal, Spec},
         page::{Page, PageRequest},
+        redaction,
     },
     error::{Code, Error, Result},
     ids::{ExecId, InstanceId},
@@ -42,10 +58,11 @@ use crate::{
 
 /// The daemon's own limit is this much later than ours: a backstop for when the gateway is gone.
 const BACKSTOP: Duration = Duration::from_secs(10);
+/// Between two looks at a command that another replica follows.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// For the next piece of a body that is written to a command.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
-/// Smallest window: two of the daemon's largest events.
-const MIN_WINDOW: u64 = 64 << 10;
 
 /// Starts a command and resolves when it runs. What is answered looks on from its beginning; if the command lives as long
 /// as its request, dropping that ends it.
@@ -58,7 +75,35 @@ pub async fn start(
     instance: &InstanceId,
     spec: Spec,
     lifetime: Lifetime,
-) -> Result<Attached> {
+) -> Result<Source> {
+    start_as(app, caller, instance, spec, lifetime, app.ids.next()).await
+}
+
+/// As [`start`], by an id that was decided beforehand: whoever else starts the same does not.
+///
+/// # Errors
+/// As [`start`]; `already_exists` when there is a command of that id.
+pub async fn start_as(
+    app: &App,
+    caller: &Caller,
+    instance: &InstanceId,
+    spec: Spec,
+    lifetime: Lifetime,
+    id: ExecId,
+) -> Result<Source> {
+    let run = audit::begin(app, caller, instance, || redaction::command(&spec.command));
+    let started = launch(app, caller, instance, spec, lifetime, id).await;
+    run.told(started, |source| Some(source.exec().id.clone()))
+}
+
+async fn launch(
+    app: &App,
+    caller: &Caller,
+    instance: &InstanceId,
+    spec: Spec,
+    lifetime: Lifetime,
+    id: ExecId,
+) -> Result<Source> {
     let config = &app.config.exec;
     let limits = Limits { max_timeout: config.max_timeout, max_output_limit: config.max_output_limit };
     let problems = spec.problems(&limits);
@@ -68,70 +113,107 @@ pub async fn start(
     if app.lifecycle.is_draining() {
         return Err(Error::new(Code::Unavailable, "This gateway is shutting down. Try again."));
     }
-    let (target, counted) = tokio::join!(app_instances::running(app, caller, instance), count_running(app, caller));
-    let (target, counted) = (target?, counted?);
+    app_instances::wake_if_asked(app, caller, instance).await?;
+    let (target, place) = tokio::join!(ports::believed(app, caller, instance), reserve(app, caller));
+    let (target, place) = (target?, place?);
     let timeout = match lifetime {
         Lifetime::Request => Some(spec.timeout.unwrap_or(config.timeout)),
         Lifetime::Own => spec.timeout,
     };
-    let session = Arc::new(new_session(app, caller, instance, &spec, target, lifetime));
-    app.execs.admit(&session, caller.team.quotas.max_execs, counted)?;
-    let attached = Attached::new(Arc::clone(&session), None, true);
+    let exec = Exec { id, ..new_exec(app, caller, &spec, &target, lifetime, timeout) };
+    let tool = target.instance.tool_id.clone();
+    let session = admit(app, exec, target, place)?;
+    let source = Source::live(app, Arc::clone(&session), None, lifetime == Lifetime::Request);
     let (started, answer) = oneshot::channel();
     let start = wire_spec(&session, spec, timeout);
-    app.lifecycle.spawn("exec", drive::drive(app.clone(), Launch { session, start, timeout, started }));
-    answer.await.map_err(Error::internal)??;
-    Ok(attached)
+    app.lifecycle.spawn("exec", drive::drive(app.clone(), Launch { session, start, started }));
+    if let Err(error) = answer.await.map_err(Error::internal)? {
+        // The instance was believed to run: if it does not, that is what is wrong.
+        app.ports.forget(caller.team_id(), instance).await;
+        app_instances::running(app, caller, instance).await?;
+        return Err(error);
+    }
+    audit::count_run(app, caller, &tool);
+    Ok(source)
 }
 
-async fn count_running(app: &App, caller: &Caller) -> Result<u64> {
-    let mut connection = app.pool.acquire().await?;
-    Ok(execs::count_running(&mut connection, caller.team_id()).await?)
+/// Counts a run of code among what the caller's team and the instance run, until what is answered is dropped.
+///
+/// # Errors
+/// `quota_exceeded`, naming the limit.
+pub(super) async fn admit_code(app: &App, caller: &Caller, instance: &InstanceId) -> Result<CodePermit> {
+    let place = reserve(app, caller).await?;
+    app.execs.admit_code(caller.team_id(), instance, &replica_limits(app), place)
 }
 
-fn new_session(
+async fn reserve(app: &App, caller: &Caller) -> Result<Reservation> {
+    slots::reserve(app, caller.team_id(), caller.team.quotas.max_execs.into()).await
+}
+
+fn replica_limits(app: &App) -> ReplicaLimits {
+    ReplicaLimits { per_instance: app.config.exec.max_per_instance.into(), team_memory: app.config.exec.team_memory }
+}
+
+fn admit(app: &App, exec: Exec, target: Target, place: Reservation) -> Result<Arc<Session>> {
+    let log = app.execs.log(&app.config.exec, &exec, FIRST);
+    let session = Arc::new(Session::new(exec, log, Offsets::default(), target, app.clock.now()));
+    app.execs.admit(&session, &replica_limits(app), place)?;
+    Ok(session)
+}
+
+fn new_exec(
     app: &App,
     caller: &Caller,
-    instance: &InstanceId,
     spec: &Spec,
-    target: Target,
+    target: &Target,
     lifetime: Lifetime,
-) -> Session {
-    let window = usize::try_from(app.config.exec.memory_window.max(MIN_WINDOW)).unwrap_or(usize::MAX);
-    Session {
+    timeout: Option<Duration>,
+) -> Exec {
+    let started_at = app.clock.now();
+    let limit = timeout.and_then(|timeout| chrono::Duration::from_std(timeout).ok());
+    Exec {
         id: app.ids.next(),
-        team: caller.team_id().clone(),
-        instance: instance.clone(),
+        team_id: caller.team_id().clone(),
+        instance_id: target.instance.id.clone(),
         created_by: caller.key_id.clone(),
         command: spec.command.clone(),
         user: spec.user.clone().unwrap_or_else(|| target.default_user(app).to_owned()),
         tag: spec.tag.clone(),
         background: spec.background,
+        foreground: lifetime == Lifetime::Request,
         pty: spec.pty.is_some(),
         stdin: spec.stdin,
-        lifetime,
-        started_at: app.clock.now(),
-        log: Arc::new(Log::new(FIRST_EPOCH, window)),
-        target,
-        began: Instant::now(),
-        stop: watch::channel(false).0,
-        input: tokio::sync::Mutex::new(()),
+        durable: spec.durable,
+        keep_alive: spec.keep_alive,
+        attached: false,
+        status: ExecStatus::Running,
+        pid: None,
+        exit_code: None,
+        signal: None,
+        reason: None,
+        error: None,
+        epoch: FIRST_EPOCH,
+        output_end: None,
+        started_at,
+        expires_at: limit.and_then(|limit| started_at.checked_add_signed(limit)),
+        ended_at: None,
     }
 }
 
 fn wire_spec(session: &Session, spec: Spec, timeout: Option<Duration>) -> StartSpec {
     let (cmd, args) = spec.command.program();
-    StartSpec {
+    let start = StartSpec {
         cmd,
         args,
         envs: spec.environment(&session.target.instance.env).into_iter().collect(),
         cwd: spec.cwd,
-        user: Some(session.user.clone()),
-        tag: Some(session.id.to_string()),
+        user: Some(session.exec.user.clone()),
+        tag: Some(session.exec.id.to_string()),
         stdin: spec.stdin,
         pty: spec.pty.map(|size| WireSize { cols: size.cols, rows: size.rows }),
         deadline: timeout.map(|timeout| timeout + BACKSTOP),
-    }
+    };
+    if spec.durable { durable::wrap(start, &session.exec.id) } else { start }
 }
 
 /// What is known of a command: followed here, or by its row.
@@ -143,8 +225,8 @@ enum Found {
 async fn find(app: &App, caller: &Caller, instance: &InstanceId, id: &ExecId) -> Result<Found> {
     caller.require_instance(instance)?;
     if let Some(session) = app.execs.get(id).await
-        && session.team == *caller.team_id()
-        && session.instance == *instance
+        && session.exec.team_id == *caller.team_id()
+        && session.exec.instance_id == *instance
     {
         return Ok(Found::Here(session));
     }
@@ -162,6 +244,32 @@ pub async fn get(app: &App, caller: &Caller, instance: &InstanceId, id: &ExecId)
         Found::Here(session) => session.snapshot(),
         Found::Row(exec) => *exec,
     })
+}
+
+/// Waits for the end of a command, whoever follows it.
+///
+/// # Errors
+/// `not_found`.
+pub async fn ended(app: &App, caller: &Caller, instance: &InstanceId, id: &ExecId) -> Result<Exec> {
+    let mut pause = FIRST_LOOK;
+    loop {
+        let exec = match find(app, caller, instance, id).await? {
+            Found::Here(session) => {
+                tokio::select! {
+                    _ = session.log.finished() => {}
+                    () = session.released.cancelled() => {}
+                    () = sleep(LONGEST_PAUSE) => {}
+                }
+                session.snapshot()
+            }
+            Found::Row(exec) => *exec,
+        };
+        if exec.status != ExecStatus::Running {
+            return Ok(exec);
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
 }
 
 /// An instance's commands, newest first, of the given statuses or of all.
@@ -193,40 +301,26 @@ pub async fn list(
     Ok(page)
 }
 
-/// Where the output of a command is to be had.
-pub enum Output {
-    /// In memory here.
-    Here(Attached),
-    /// Not any more: this is how it ended.
-    Gone(Box<Exec>),
-}
-
 /// Looks on at a command's output from `after`, or from its beginning.
 ///
 /// # Errors
-/// `not_found`; `unavailable` when another replica follows it.
+/// `not_found`.
 pub async fn output(
     app: &App,
     caller: &Caller,
     instance: &InstanceId,
     id: &ExecId,
     after: Option<&Cursor>,
-) -> Result<Output> {
-    match find(app, caller, instance, id).await? {
-        Found::Here(session) => Ok(Output::Here(session.attach(after))),
-        Found::Row(exec) if exec.status == ExecStatus::Running => {
-            Err(Error::new(Code::Unavailable, "Another replica of the gateway follows this command. Try again."))
-        }
-        Found::Row(exec) => Ok(Output::Gone(exec)),
-    }
+) -> Result<Source> {
+    Ok(match find(app, caller, instance, id).await? {
+        Found::Here(session) => Source::live(app, session, after, false),
+        Found::Row(exec) => Source::stored(app, *exec, after),
+    })
 }
 
 /// A command that runs, wherever it is followed: what is needed to act on its process.
 pub struct Handle {
-    id: ExecId,
-    pid: Option<u32>,
-    pty: bool,
-    user: String,
+    exec: Exec,
     target: Target,
     session: Option<Arc<Session>>,
 }
@@ -245,34 +339,50 @@ pub async fn running(app: &App, caller: &Caller, instance: &InstanceId, id: &Exe
         return Err(Error::new(Code::InvalidState, format!("The command is {}.", exec.status.as_str())));
     }
     Ok(match found {
-        Found::Here(session) => Handle::of(session),
-        Found::Row(exec) => Handle {
-            target: app_instances::running(app, caller, instance).await?,
-            id: exec.id,
-            pid: exec.pid,
-            pty: exec.pty,
-            user: exec.user,
-            session: None,
-        },
+        Found::Here(session) => {
+            // A stream that is closed may be so because the instance is paused.
+            if *session.flow.borrow() != Flow::Open {
+                app_instances::running(app, caller, instance).await?;
+            }
+            Handle::of(session)
+        }
+        Found::Row(exec) => {
+            Handle { target: app_instances::running(app, caller, instance).await?, exec: *exec, session: None }
+        }
     })
+}
+
+/// Kills a command with all that it has started, and waits for its end. One that has ended already is fine.
+///
+/// # Errors
+/// `not_found`; `invalid_state` while its instance is paused; when the sandbox cannot be reached.
+pub async fn kill(app: &App, caller: &Caller, instance: &InstanceId, id: &ExecId) -> Result<()> {
+    if get(app, caller, instance, id).await?.status != ExecStatus::Running {
+        return Ok(());
+    }
+    match running(app, caller, instance, id).await {
+        Ok(handle) => handle.kill().await,
+        // It may have ended meanwhile.
+        Err(_) if get(app, caller, instance, id).await?.status != ExecStatus::Running => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 impl Handle {
     /// The process of a session.
     #[must_use]
     pub fn of(session: Arc<Session>) -> Self {
-        Self {
-            id: session.id.clone(),
-            pid: session.log.pid(),
-            pty: session.pty,
-            user: session.user.clone(),
-            target: session.target.clone(),
-            session: Some(session),
-        }
+        Self { exec: session.snapshot(), target: session.target.clone(), session: Some(session) }
     }
 
     fn process(&self) -> Process<'_> {
-        Process { target: &self.target, id: &self.id, pid: self.pid }
+        Process {
+            target: &self.target,
+            exec: &self.exec.id,
+            selector: selector(&self.exec),
+            pid: self.exec.pid,
+            durable: self.exec.durable,
+        }
     }
 
     /// Waits for one's turn to write: two writes to one input do not mix. The turn ends with what is answered.
@@ -284,13 +394,11 @@ impl Handle {
     }
 
     fn check_takes_input(&self) -> Result<()> {
-        match &self.session {
-            Some(session) if !session.pty && !session.stdin => {
-                let detail = "The command has no input: start it with `\"stdin\": true`.";
-                Err(Error::new(Code::InvalidState, detail))
-            }
-            _ => Ok(()),
+        if self.exec.pty || self.exec.stdin {
+            return Ok(());
         }
+        let detail = "The command has no input: start it with `\"stdin\": true`.";
+        Err(Error::new(Code::InvalidState, detail))
     }
 
     /// Writes to its input. Waits while the process does not read.
@@ -300,7 +408,7 @@ impl Handle {
     pub async fn write(&self, data: Bytes) -> Result<()> {
         self.check_takes_input()?;
         let _turn = self.turn().await;
-        self.process().write(data, self.pty).await
+        self.process().write(data, self.exec.pty).await
     }
 
     /// Writes all of a body to its input, in one turn.
@@ -317,7 +425,7 @@ impl Handle {
         while let Some(data) = tokio::time::timeout(BODY_PATIENCE, body.next()).await.map_err(stalled)? {
             let data =
                 data.map_err(|error| Error::new(Code::InvalidRequest, "The body broke off.").with_source(error))?;
-            self.process().write(data, self.pty).await?;
+            self.process().write(data, self.exec.pty).await?;
         }
         Ok(())
     }
@@ -327,7 +435,7 @@ impl Handle {
     /// # Errors
     /// `invalid_state` for a terminal.
     pub async fn close_stdin(&self) -> Result<()> {
-        if self.pty {
+        if self.exec.pty {
             let detail = "A terminal's input has no end to close. Send Ctrl+D (0x04) as input.";
             return Err(Error::new(Code::InvalidState, detail));
         }
@@ -338,7 +446,7 @@ impl Handle {
     /// # Errors
     /// `invalid_state` when it has ended.
     pub async fn signal(&self, signal: Signal) -> Result<()> {
-        self.process().signal(signal, &self.user).await
+        self.process().signal(signal, &self.exec.user).await
     }
 
     /// # Errors
@@ -348,22 +456,23 @@ impl Handle {
         if !problems.is_empty() {
             return Err(Error::fields(problems));
         }
-        if !self.pty {
+        if !self.exec.pty {
             return Err(Error::new(Code::InvalidState, "The command has no terminal."));
         }
         self.process().resize(size).await
     }
 
-    /// Kills it with all that it has started.
-    ///
-    /// # Errors
-    /// When the sandbox cannot be reached.
-    pub async fn kill(&self) -> Result<()> {
-        if let Some(session) = &self.session {
-            session.stop();
-            session.log.finished().await;
-            return Ok(());
+    async fn kill(&self) -> Result<()> {
+        let Some(session) = &self.session else {
+            return self.process().kill_tree().await.and(self.process().kill().await);
+        };
+        session.stop();
+        tokio::select! {
+            biased;
+            _ = session.log.finished() => Ok(()),
+            () = session.released.cancelled() => {
+                Err(Error::new(Code::Unavailable, "Another replica of the gateway follows this command now. Try again."))
+            }
         }
-        self.process().kill_tree().await.and(self.process().kill().await)
     }
 }

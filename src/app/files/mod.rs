@@ -3,7 +3,12 @@
 //! The sandbox's daemon does the work, as root: the call's user decides where relative paths start and whom new files
 //! belong to, not what may be touched.
 
+#[cfg(fuzzing)]
+pub mod archive;
+#[cfg(not(fuzzing))]
+mod archive;
 mod read;
+mod watch;
 mod write;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -11,7 +16,9 @@ use std::{future::Future, sync::Arc, time::Duration};
 use envd_client::{EntryInfo, EntryKind, EnvdClient, EnvdError};
 
 pub use self::{
+    archive::{Packing, Unpacked},
     read::Reading,
+    watch::{Change, Seen, Watch, WatchEnd},
     write::{Announced, Staged, Written},
 };
 use super::{
@@ -121,7 +128,7 @@ impl Files {
                 Ok(None) => Err(Error::new(Code::NotADirectory, "Something above the path is not a directory.")),
                 Err(_) => Err(error),
             },
-            Err(error) => Err(error),
+            Err(error) => Err(naming(path, error)),
         }
     }
 
@@ -132,7 +139,8 @@ impl Files {
     pub async fn rename(&self, source: &FilePath, destination: &FilePath) -> Result<FileInfo> {
         source.entry().map_err(|problem| invalid("source", problem))?;
         destination.entry().map_err(|problem| invalid("destination", problem))?;
-        self.move_entry(source.as_str(), destination.as_str()).await
+        let moved = self.move_entry(source.as_str(), destination.as_str()).await;
+        moved.map_err(|error| naming(destination.as_str(), error))
     }
 
     /// Removes an entry, a directory with all that is in it. What is not there is removed already.
@@ -141,7 +149,7 @@ impl Files {
     /// `permission_denied`, `validation_failed` for a path that names no entry.
     pub async fn remove(&self, path: &FilePath) -> Result<()> {
         path.entry().map_err(|problem| invalid("path", problem))?;
-        self.remove_entry(path.as_str()).await
+        self.remove_entry(path.as_str()).await.map_err(|error| naming(path.as_str(), error))
     }
 
     /// What is at a path, links followed.
@@ -150,6 +158,20 @@ impl Files {
             Some(FileInfo { link: Some(Link { kind: None, .. }), .. }) => Ok(None),
             Some(FileInfo { link: Some(link), .. }) => self.find(&link.target).await,
             found => Ok(found),
+        }
+    }
+
+    /// A directory, as it was named and where it is.
+    async fn directory(&self, path: &FilePath) -> Result<(FileInfo, String)> {
+        let named = self.entry(path.as_str()).await?;
+        let (kind, at) = match &named.link {
+            None => (Some(named.kind), named.path.clone()),
+            Some(link) => (link.kind, link.target.clone()),
+        };
+        match kind {
+            Some(FileKind::Directory) => Ok((named, at)),
+            Some(_) => Err(not_a_directory(&named.path)),
+            None => Err(Error::new(Code::NotFound, format!("The link {:?} leads nowhere.", named.path))),
         }
     }
 
@@ -184,6 +206,12 @@ impl Files {
         self.target.call(make).await
     }
 
+    /// The error for a file's content that broke off.
+    #[must_use]
+    pub fn error(&self, error: EnvdError) -> Error {
+        self.target.error(error)
+    }
+
     /// How long anything may stand still.
     fn patience(&self) -> Duration {
         self.app.config.files.idle_timeout
@@ -194,6 +222,16 @@ impl Files {
 fn is_absent(error: &Error) -> bool {
     let said_by_sandbox = || error.inner().source.as_ref().is_some_and(|source| source.is::<EnvdError>());
     error.code() == Code::NotFound && said_by_sandbox()
+}
+
+/// What the sandbox refused, with the path that was asked for: the daemon may name another one, or none.
+fn naming(path: &str, error: Error) -> Error {
+    if error.code() != Code::PermissionDenied {
+        return error;
+    }
+    error.with_detail(format!(
+        "The sandbox denies this at {path:?}: by its permissions, or a file system that is read-only."
+    ))
 }
 
 fn not_a_file(path: &str) -> Error {

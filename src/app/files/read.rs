@@ -66,16 +66,6 @@ impl Files {
         Ok(Reading { status, headers, body: stream::iter(first.map(Ok)).chain(body).boxed(), name })
     }
 
-    /// Describes a file, links followed, as [`read`](Self::read) would find it. Without a size if only reading tells it.
-    ///
-    /// # Errors
-    /// `not_found`, `is_a_directory`, `not_a_file`.
-    pub async fn describe(&self, path: &FilePath) -> Result<(FileInfo, Option<u64>)> {
-        let info = self.regular(path).await?;
-        let size = (!is_unsized(&info)).then_some(info.size);
-        Ok((info, size))
-    }
-
     async fn regular(&self, path: &FilePath) -> Result<FileInfo> {
         let info = match self.stat(path).await? {
             info if info.kind != FileKind::Symlink => info,
@@ -95,12 +85,14 @@ impl Files {
 
     async fn download(&self, path: &str, conditions: &HeaderMap) -> Result<Download> {
         let user = &*self.user;
-        self.call(|envd| async move { envd.download(path, Some(user), conditions).await }).await
+        let opened = self.call(|envd| async move { envd.download(path, Some(user), conditions).await }).await;
+        opened.map_err(|error| super::naming(path, error))
     }
 
     async fn download_unsized(&self, path: &str) -> Result<Download> {
         let user = &*self.user;
-        self.call(|envd| async move { envd.download_unsized(path, Some(user)).await }).await
+        let opened = self.call(|envd| async move { envd.download_unsized(path, Some(user)).await }).await;
+        opened.map_err(|error| super::naming(path, error))
     }
 }
 

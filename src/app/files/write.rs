@@ -232,7 +232,7 @@ impl Files {
             }
             Err(error) => {
                 temporary.remove().await;
-                Err(temporary.files.target.error(error))
+                Err(super::naming(&temporary.place.destination, temporary.files.target.error(error)))
             }
         }
     }
@@ -360,21 +360,21 @@ impl Staged {
             }
             Err(error) => {
                 self.temporary.remove().await;
-                Err(error)
+                Err(super::naming(&self.temporary.place.destination, error))
             }
         }
     }
 }
 
-fn too_large(limit: u64, size: u64) -> Error {
+pub(super) fn too_large(limit: u64, size: u64) -> Error {
     let detail = format!("A file may have up to {limit} bytes here.");
     Error::new(Code::BodyTooLarge, detail).with_limit("files.max_upload", limit, size)
 }
 
-fn stalled() -> Error {
+pub(super) fn stalled() -> Error {
     Error::new(Code::InvalidRequest, "The body stood still for too long.")
 }
 
-fn broken_off(source: impl std::error::Error + Send + Sync + 'static) -> Error {
+pub(super) fn broken_off(source: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(Code::InvalidRequest, "The body broke off.").with_source(source)
 }

@@ -3,10 +3,19 @@
 use chrono::{DateTime, Utc};
 
 use crate::{
-    app::App,
-    domain::instance::{Instance, InstanceStatus, StopReason},
+    app::{
+        App,
+        audit::{Deed, of_gateway},
+    },
+    domain::{
+        audit::{AuditEvent, OK},
+        instance::{Instance, InstanceStatus, StopReason},
+    },
     error::Result,
-    storage::instances::{self, Ended, Step},
+    storage::{
+        audit,
+        instances::{self, Ended, Step},
+    },
     upstream::SeenInstance,
 };
 
@@ -59,11 +68,26 @@ fn reason(seen: &SeenInstance) -> StopReason {
 /// # Errors
 /// When the database fails.
 pub async fn end(app: &App, instance: &Instance, status: InstanceStatus, reason: StopReason) -> Result<bool> {
+    let event = of_gateway(
+        app,
+        &Deed {
+            action: "end_instance",
+            by: "reconciler",
+            team: &instance.team_id,
+            instance: Some(&instance.id),
+            tool: Some(&instance.tool_id),
+            target: None,
+            reason: reason.as_str(),
+        },
+    );
     let ended = Ended { status, reason, detail: None, error: None, request_id: None };
     let from = [instance.status.clone()];
-    let mut connection = app.pool.acquire().await?;
-    let done = instances::system_ended(&mut connection, &instance.id, &from, &ended).await?;
-    drop(connection);
+    let mut tx = app.pool.begin().await?;
+    let done = instances::system_ended(&mut tx, &instance.id, &from, &ended).await?;
+    if done {
+        audit::system_record(&mut tx, &[AuditEvent { outcome: Some(OK.to_owned()), ..event }]).await?;
+    }
+    tx.commit().await?;
     if let Some(id) = instance.upstream_id.as_deref().filter(|_| done) {
         app.access.forget(&instance.upstream, id).await;
     }

@@ -2,7 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::start;
+use sqlx::PgConnection;
+use tokio::{task::JoinHandle, time::Instant};
+
+use super::{
+    admit::{self, Place},
+    start,
+};
 use crate::{
     app::{App, idempotency::Intent, tools, wait},
     auth::Caller,
@@ -19,10 +25,13 @@ use crate::{
         instances::{self, NewInstance},
         teams, tools as tool_rows,
     },
+    upstream::seen,
 };
 
 const AUTH_MODES: [&str; 4] = ["DEFAULT", "TOKEN", "NONE", "PUBLIC"];
 const MIN_IDLE_SECONDS: u32 = 10;
+/// How often it is looked whether the cloud has taken an instance that was waited for in line.
+const ACCEPTANCE_LOOK: Duration = Duration::from_millis(100);
 
 /// What a new instance shall be. What is left out comes from its tool, then from the configuration.
 #[derive(Clone, Debug, Default)]
@@ -49,15 +58,109 @@ pub async fn create(
     patience: Duration,
     intent: Intent,
 ) -> Result<Instance> {
-    caller.require_unbound()?;
-    let tool = tools::usable(app, caller, requested_tool(app, wanted)?).await?;
-    let ready = resolve(app, caller, wanted, &tool)?;
-    let id = write_intent(app, caller, &tool, &ready, &intent).await?;
-    let starting = app.lifecycle.spawn("start", start::drive(app.clone(), id.clone()));
-    match wait::within(starting, patience).await? {
+    let prepared = prepare(app, caller, wanted).await?;
+    let id = write_intent(app, caller, &prepared, None, &intent).await?;
+    let starting = launch(app, &id);
+    let started = wait::within(starting, patience).await;
+    match told_limit(app, &prepared, started).await? {
         Some(running) => Ok(running),
         None => super::reload(app, &id).await,
     }
+}
+
+/// As [`create`]; where there is no room for it, by the team's quota or the account's, it waits in line for up to `queue`.
+///
+/// # Errors
+/// As [`create`]; `quota_exceeded` with the position in line when the time is up.
+pub async fn create_in_line(
+    app: &App,
+    caller: &Caller,
+    wanted: &Wanted,
+    patience: Duration,
+    queue: Duration,
+    intent: Intent,
+) -> Result<Instance> {
+    let prepared = prepare(app, caller, wanted).await?;
+    let place = Place::new(app, caller, &prepared, queue);
+    loop {
+        let id = place.wait(|| write_intent(app, caller, &prepared, Some(place.ticket()), &intent)).await?;
+        let started = accepted(app, &id, launch(app, &id), patience, place.left()).await;
+        match told_limit(app, &prepared, started).await {
+            // The line goes on for it where it was.
+            Err(error) if admit::is_account_full(&error) && !place.left().is_zero() => place.hold().await?,
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The outcome of a start within `patience`; within `longest` it is at least known whether the cloud takes it.
+async fn accepted(
+    app: &App,
+    id: &InstanceId,
+    mut starting: JoinHandle<Result<Instance>>,
+    patience: Duration,
+    longest: Duration,
+) -> Result<Instance> {
+    let began = Instant::now();
+    loop {
+        if let Ok(joined) = tokio::time::timeout(ACCEPTANCE_LOOK, &mut starting).await {
+            return joined.map_err(Error::internal)?;
+        }
+        if began.elapsed() >= patience {
+            let instance = super::reload(app, id).await?;
+            if instance.upstream_id.is_some() || began.elapsed() >= longest {
+                return Ok(instance);
+            }
+        }
+    }
+}
+
+/// Notes what the outcome of a start says of the account's quota: a refusal by that tells the number of instances.
+async fn told_limit<T>(app: &App, prepared: &Prepared, outcome: Result<T>) -> Result<T> {
+    let upstream = &prepared.tool.upstream;
+    match outcome {
+        Err(error) if admit::is_account_full(&error) => Err(admit::note_full(app, upstream, error).await?),
+        Ok(started) => admit::note_taken(app, upstream).await.map(|()| started),
+        Err(error) => Err(error),
+    }
+}
+
+async fn write_intent(
+    app: &App,
+    caller: &Caller,
+    prepared: &Prepared,
+    ticket: Option<&str>,
+    intent: &Intent,
+) -> Result<InstanceId> {
+    let mut tx = app.pool.begin().await?;
+    let id = prepared.insert(app, caller, &mut tx, ticket).await?;
+    caller.trail.intend(&mut tx).await?;
+    intent.note(&mut tx, id.as_str()).await?;
+    tx.commit().await?;
+    Ok(id)
+}
+
+/// Starts an instance whose intent was just committed.
+pub fn launch(app: &App, id: &InstanceId) -> JoinHandle<Result<Instance>> {
+    app.lifecycle.spawn("start", seen::carried(start::drive(app.clone(), id.clone())))
+}
+
+/// An instance that may be created, but for its team's quota.
+pub struct Prepared {
+    tool: Tool,
+    ready: Ready,
+}
+
+/// Checks what is wanted of a new instance.
+///
+/// # Errors
+/// `validation_failed`, `not_found` for an unknown tool, `not_granted`, `invalid_state` for a tool that is not ACTIVE;
+/// `scope_missing` for a credential that is bound to one instance.
+pub async fn prepare(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Prepared> {
+    caller.require_unbound()?;
+    let tool = tools::usable(app, caller, requested_tool(app, wanted)?).await?;
+    let ready = resolve(app, caller, wanted, &tool)?;
+    Ok(Prepared { tool, ready })
 }
 
 fn requested_tool<'a>(app: &'a App, wanted: &'a Wanted) -> Result<&'a str> {
@@ -141,47 +244,53 @@ pub(super) fn check_lifetime(caller: &Caller, seconds: u32) -> Result<()> {
     Err(error.with_limit("max_lifetime_seconds", longest.into(), seconds.into()))
 }
 
-async fn write_intent(app: &App, caller: &Caller, tool: &Tool, ready: &Ready, intent: &Intent) -> Result<InstanceId> {
-    let id: InstanceId = app.ids.next();
-    let token = app.ids.token();
-    let new = NewInstance {
-        id: &id,
-        team: caller.team_id(),
-        tool: &tool.id,
-        tool_name: &tool.name,
-        tool_type: &tool.kind,
-        upstream: &tool.upstream,
-        client_token: &token,
-        spec: &ready.spec,
-        metadata: &ready.metadata,
-        env: &ready.env,
-        auth_mode: &ready.auth_mode,
-        timeout_seconds: ready.timeout_seconds,
-        idle: ready.idle.as_ref(),
-        created_by: &caller.key_id,
-        startup_seconds: app.config.instances.startup_timeout.as_secs_f64(),
-        claim_seconds: app.upkeep.claim_seconds(),
-    };
-    let mut tx = app.pool.begin().await?;
-    // The lock lets the team's creations count one after the other.
-    let team = teams::lock(&mut tx, caller.team_id()).await?.ok_or_else(|| Error::not_found("team"))?;
-    let used = instances::count_live(&mut tx, &team.id).await?;
-    check_quota(team.quotas.max_instances, used)?;
-    if tool_rows::hold(&mut tx, &tool.id).await? != Some(ToolStatus::Active) {
-        return Err(Error::new(Code::InvalidState, "The tool is being deleted."));
+impl Prepared {
+    #[must_use]
+    pub fn tool(&self) -> &Tool {
+        &self.tool
     }
-    instances::insert(&mut tx, &new).await?;
-    intent.note(&mut tx, id.as_str()).await?;
-    tx.commit().await?;
-    Ok(id)
-}
 
-/// # Errors
-/// `quota_exceeded` when no further instance may be live.
-pub(super) fn check_quota(limit: u32, used: u64) -> Result<()> {
-    if used < u64::from(limit) {
-        return Ok(());
+    /// Writes the intent in a transaction, which counts the team's creations one after the other until it ends. `ticket`: a
+    /// place in line, which ends with it.
+    ///
+    /// # Errors
+    /// `quota_exceeded`; `invalid_state` when the tool is being deleted.
+    pub async fn insert(
+        &self,
+        app: &App,
+        caller: &Caller,
+        tx: &mut PgConnection,
+        ticket: Option<&str>,
+    ) -> Result<InstanceId> {
+        let Self { tool, ready } = self;
+        let id: InstanceId = app.ids.next();
+        let token = app.ids.token();
+        let new = NewInstance {
+            id: &id,
+            team: caller.team_id(),
+            tool: &tool.id,
+            tool_name: &tool.name,
+            tool_type: &tool.kind,
+            upstream: &tool.upstream,
+            client_token: &token,
+            spec: &ready.spec,
+            metadata: &ready.metadata,
+            env: &ready.env,
+            auth_mode: &ready.auth_mode,
+            timeout_seconds: ready.timeout_seconds,
+            idle: ready.idle.as_ref(),
+            created_by: &caller.key_id,
+            startup_seconds: app.config.instances.startup_timeout.as_secs_f64(),
+            claim_seconds: app.upkeep.claim_seconds(),
+        };
+        let team = teams::lock(tx, caller.team_id()).await?.ok_or_else(|| Error::not_found("team"))?;
+        admit::check(app, tx, &team, &tool.upstream, ticket).await?;
+        if tool_rows::hold(tx, &tool.id).await? != Some(ToolStatus::Active) {
+            return Err(Error::new(Code::InvalidState, "The tool is being deleted."));
+        }
+        instances::insert(tx, &new).await?;
+        caller.trail.note_instance(&id);
+        caller.trail.note_tool(&tool.id);
+        Ok(id)
     }
-    let detail = "Your team's quota of live instances is used up. Stop one first.";
-    Err(Error::new(Code::QuotaExceeded, detail).with_limit("max_instances", limit.into(), used))
 }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{adopt::adopt, create::check_lifetime, reload, start::backstop, wrong_state};
 use crate::{
-    app::{App, lease, wait},
+    app::{App, daily, lease, wait},
     auth::Caller,
     domain::{
         checks::Checks,
@@ -21,6 +21,8 @@ use crate::{
     upstream::SeenInstance,
 };
 
+/// For the streams of its commands to be closed.
+const STREAM_PATIENCE: Duration = Duration::from_secs(3);
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often the state before the call may be seen after the cloud has accepted it: its lists may lag behind.
@@ -75,17 +77,36 @@ pub async fn pause(
     let mut connection = app.pool.acquire().await?;
     let begun = instances::begin_pause(&mut connection, caller.team_id(), id, app.upkeep.claim_seconds()).await?;
     drop(connection);
+    app.ports.forget(caller.team_id(), id).await;
     if !begun {
         return Err(wrong_state(&reload(app, id).await?, "It must be RUNNING."));
     }
+    suspended(app, id).await;
     carry_out(app, id, Transition::Pause { memory }, patience).await
+}
+
+/// Brings a pause to its end that was begun and claimed. It may be under way still when the startup timeout has passed.
+///
+/// # Errors
+/// What the cloud says; the instance runs again then.
+pub(super) async fn pause_begun(app: &App, id: &InstanceId) -> Result<()> {
+    suspended(app, id).await;
+    carry_out(app, id, Transition::Pause { memory: None }, app.config.instances.startup_timeout).await.map(drop)
+}
+
+/// What flows from it would be cut in the middle. A stream that does not close is no reason not to pause.
+async fn suspended(app: &App, id: &InstanceId) {
+    let closed = tokio::time::timeout(STREAM_PATIENCE, app.execs.suspend(id)).await;
+    if closed.is_err() {
+        tracing::warn!(instance = %id, "pausing with open streams");
+    }
 }
 
 /// Resumes a paused instance and waits up to `patience`; it may be RESUMING still in the answer. `timeout` counts from now;
 /// without it the instance has what it had left.
 ///
 /// # Errors
-/// `not_found`, `invalid_state`, `validation_failed`; what the cloud says.
+/// `not_found`, `invalid_state`, `validation_failed`, `quota_exceeded`; what the cloud says.
 pub async fn resume(
     app: &App,
     caller: &Caller,
@@ -106,6 +127,7 @@ pub async fn resume(
     }
     let claim = app.upkeep.claim_seconds();
     let mut connection = app.pool.acquire().await?;
+    daily::check(&mut connection, &caller.team).await?;
     let left = instances::begin_resume(&mut connection, caller.team_id(), id, timeout, claim).await?;
     drop(connection);
     let Some(left) = left else {
@@ -209,7 +231,7 @@ async fn refuse(app: &App, instance: &Instance, transition: Transition, error: A
     };
     if gone {
         // The cloud has other ideas of its state.
-        app.upkeep.reconcile.notify_one();
+        app.upkeep.ask();
     }
     Error::from(error).with_sandbox(reverted.reference())
 }

@@ -197,6 +197,7 @@ impl Starter<'_> {
             stop_reason: None,
             expires_at: None,
             stamp: None,
+            team: None,
         };
         match self.upstream.describe_instance(&self.app.deployment, id).await {
             Ok(seen) => Ok(seen.unwrap_or(unknown)),

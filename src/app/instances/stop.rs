@@ -8,11 +8,19 @@ use tokio::time::{Instant, sleep};
 use super::reload;
 use crate::{
     app::{App, lease},
-    auth::Caller,
-    domain::instance::{Instance, InstanceStatus, StopReason},
+    auth::{Caller, Trail},
+    domain::{
+        audit::OK,
+        instance::{Instance, InstanceStatus, StopReason},
+    },
     error::{Error, Result},
-    ids::InstanceId,
-    storage::instances::{self, Ended},
+    ids::{InstanceId, TeamId},
+    storage::{
+        audit,
+        instances::{self, Ended},
+        teams,
+    },
+    upstream::seen,
 };
 
 const FIRST_LOOK: Duration = Duration::from_millis(50);
@@ -25,15 +33,26 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// `not_found`; when the database fails.
 pub async fn stop(app: &App, caller: &Caller, id: &InstanceId) -> Result<Instance> {
     let instance = super::get(app, caller, id).await?;
+    stop_of(app, instance, &caller.trail).await
+}
+
+/// As [`stop`], for an instance at hand.
+///
+/// # Errors
+/// When the database fails.
+pub async fn stop_of(app: &App, instance: Instance, trail: &Trail) -> Result<Instance> {
     if instance.status.is_final() {
         return Ok(instance);
     }
     let claim = app.upkeep.claim_seconds();
-    let mut connection = app.pool.acquire().await?;
     let starting = instance.status == InstanceStatus::Starting;
-    let begun = instances::begin_stop(&mut connection, caller.team_id(), id, &StopReason::Manual, claim).await?;
-    let ours = begun || instances::claim_stop(&mut connection, caller.team_id(), id, claim).await?;
-    drop(connection);
+    let Instance { id, team_id: team, .. } = &instance;
+    let mut tx = app.pool.begin().await?;
+    let begun = instances::begin_stop(&mut tx, team, id, &StopReason::Manual, claim).await?;
+    let ours = begun || instances::claim_stop(&mut tx, team, id, claim).await?;
+    trail.intend(&mut tx).await?;
+    tx.commit().await?;
+    app.ports.forget(team, id).await;
     let instance = reload(app, id).await?;
     if !ours || (starting && instance.upstream_id.is_none()) {
         // Whoever works on it (a start that is under way, the reaper) sees that it is to be stopped.
@@ -41,6 +60,24 @@ pub async fn stop(app: &App, caller: &Caller, id: &InstanceId) -> Result<Instanc
     }
     lease::on_instance(app, id, attempt(app, &instance)).await?;
     reload(app, id).await
+}
+
+/// Begins to stop all live instances of a team, and answers how many; the reaper goes on until they have ended.
+///
+/// # Errors
+/// `not_found` for an unknown team; when the database fails.
+pub async fn stop_all(app: &App, caller: &Caller, team: &TeamId) -> Result<u64> {
+    caller.require_unbound()?;
+    let mut tx = app.pool.begin().await?;
+    // The lock keeps new ones from being counted in, or out.
+    teams::lock(&mut tx, team).await?.ok_or_else(|| Error::not_found("team"))?;
+    let stopping = instances::begin_stop_all(&mut tx, team, &StopReason::Manual).await?;
+    caller.trail.note_team(team);
+    caller.trail.intend(&mut tx).await?;
+    tx.commit().await?;
+    app.holders.look();
+    app.upkeep.reap.notify_one();
+    Ok(stopping)
 }
 
 /// Waits for an end that somebody else brings about; the instance as it is when the time is up.
@@ -86,9 +123,13 @@ pub async fn finish(app: &App, instance: &Instance) -> Result<()> {
         error: None,
         request_id: None,
     };
-    let mut connection = app.pool.acquire().await?;
-    instances::system_ended(&mut connection, &instance.id, &[InstanceStatus::Stopping], &ended).await?;
-    Ok(())
+    let mut tx = app.pool.begin().await?;
+    instances::system_ended(&mut tx, &instance.id, &[InstanceStatus::Stopping], &ended).await?;
+    if instance.stop_reason != Some(StopReason::Manual) {
+        let request_id = seen::last_request_id();
+        audit::system_settle(&mut tx, &instance.id, OK, request_id.as_deref()).await?;
+    }
+    Ok(tx.commit().await?)
 }
 
 /// The instance's id in the cloud. One whose start was cut off is looked for by its stamp.

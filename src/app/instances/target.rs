@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use envd_client::{EnvdClient, EnvdError};
+use envd_client::{CodeClient, EnvdClient, EnvdError, TrafficToken};
 
+use super::wake::wake_if_asked;
 use crate::{
     access::{Access, Token},
     app::App,
     auth::Caller,
     domain::instance::{Instance, InstanceStatus},
     error::{Code, Error, Result},
-    ids::InstanceId,
+    ids::{InstanceId, TeamId},
     storage::instances,
     upstream::{Upstream, error::in_instance},
 };
@@ -28,25 +29,48 @@ pub struct Target {
     access: Access,
 }
 
-/// The instance, if it is one of the caller's and runs.
+/// Which side a call failed on.
+enum Failed {
+    /// The cloud gave no token.
+    Token(Error),
+    Sandbox(EnvdError),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Token(error)
+    }
+}
+
+impl From<EnvdError> for Failed {
+    fn from(error: EnvdError) -> Self {
+        Self::Sandbox(error)
+    }
+}
+
+/// The instance, if it is one of the caller's and runs; a paused one is woken, if the caller asked for that.
 ///
 /// # Errors
 /// `not_found`; `invalid_state` with the sandbox's state when it is not RUNNING.
 pub async fn running(app: &App, caller: &Caller, id: &InstanceId) -> Result<Target> {
     caller.require_instance(id)?;
+    wake_if_asked(app, caller, id).await?;
+    running_of(app, caller.team_id(), id).await
+}
+
+/// As [`running`], for a team whose caller was looked at already.
+///
+/// # Errors
+/// `not_found`, `invalid_state`.
+pub async fn running_of(app: &App, team: &TeamId, id: &InstanceId) -> Result<Target> {
     let mut connection = app.pool.acquire().await?;
-    let found = instances::find(&mut connection, caller.team_id(), id).await?;
+    let found = instances::find(&mut connection, team, id).await?;
     drop(connection);
     let instance = found.ok_or_else(|| Error::not_found("instance"))?;
-    match (&instance.status, instance.upstream_id.clone()) {
-        (InstanceStatus::Running, Some(upstream_id)) => Ok(Target {
-            upstream: Arc::clone(app.upstreams.get(&instance.upstream)?),
-            upstream_id,
-            access: app.access.clone(),
-            instance,
-        }),
-        _ => Err(not_running(&instance)),
+    if instance.status != InstanceStatus::Running {
+        return Err(not_running(&instance));
     }
+    Target::of(app, instance)
 }
 
 fn not_running(instance: &Instance) -> Error {
@@ -62,23 +86,72 @@ fn not_running(instance: &Instance) -> Error {
 }
 
 impl Target {
+    /// The way into an instance, in whatever state it is.
+    ///
+    /// # Errors
+    /// `invalid_state` when the cloud has not made it yet; when its upstream is not configured any more.
+    pub fn of(app: &App, instance: Instance) -> Result<Self> {
+        let Some(upstream_id) = instance.upstream_id.clone() else { return Err(not_running(&instance)) };
+        let upstream = Arc::clone(app.upstreams.get(&instance.upstream)?);
+        Ok(Self { upstream, upstream_id, access: app.access.clone(), instance })
+    }
+
     /// A client with the present token. For calls whose body can be sent once only; others use [`call`](Self::call).
     ///
     /// # Errors
     /// When the cloud gives no token.
     pub async fn envd(&self) -> Result<EnvdClient> {
-        Ok(self.client().await?.0)
+        let token = self.token().await?;
+        self.envd_with(token.as_deref()).map_err(|error| self.error(error))
     }
 
-    async fn client(&self) -> Result<(EnvdClient, Option<Arc<Token>>)> {
-        let token = if self.instance.auth_mode == OPEN {
-            None
-        } else {
-            Some(self.access.token(&self.upstream, &self.upstream_id).await?)
-        };
-        let access = token.as_ref().map(|token| &token.access);
-        let client = EnvdClient::new(self.upstream.data.clone(), &self.upstream_id, access);
-        Ok((client.map_err(|error| self.error(error))?, token))
+    #[must_use]
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    #[must_use]
+    pub fn upstream_id(&self) -> &str {
+        &self.upstream_id
+    }
+
+    /// The present token; none for an instance that asks for none.
+    ///
+    /// # Errors
+    /// When the cloud gives no token.
+    pub async fn token(&self) -> Result<Option<Arc<Token>>> {
+        if self.instance.auth_mode == OPEN {
+            return Ok(None);
+        }
+        let token = self.access.token(&self.upstream, &self.upstream_id).await;
+        token.map(Some).map_err(|error| if error.code() == Code::NotFound { self.gone(error) } else { error })
+    }
+
+    /// It is the sandbox that is not there, not what was asked for in it.
+    fn gone(&self, error: Error) -> Error {
+        let detail = "The cloud does not know the sandbox any more: its end will be recorded soon.";
+        let mut gone = Error::new(Code::UpstreamError, detail).with_sandbox(self.instance.reference());
+        if let Some(upstream) = error.inner().upstream.clone() {
+            gone = gone.with_upstream(upstream.code, upstream.request_id);
+        }
+        gone.with_source(error)
+    }
+
+    /// Forgets a token that was refused.
+    pub async fn reject(&self, token: &Arc<Token>) {
+        tracing::info!(instance = %self.instance.id, "the token was refused, renewing it");
+        self.access.reject(&self.upstream, &self.upstream_id, token).await;
+    }
+
+    fn envd_with(&self, token: Option<&Token>) -> Result<EnvdClient, EnvdError> {
+        EnvdClient::new(self.upstream.data.clone(), &self.upstream_id, token.map(|token| &token.access))
+    }
+
+    fn code_with(&self, token: Option<&Token>) -> Result<CodeClient, EnvdError> {
+        let header = self.upstream.config.traffic_token_header.as_str();
+        let traffic = token.and_then(|token| token.traffic.as_ref()).map(|token| TrafficToken { header, token });
+        let access = token.map(|token| &token.access);
+        CodeClient::new(self.upstream.data.clone(), &self.upstream_id, access, traffic)
     }
 
     /// Makes a call; when the token is refused, once more with a fresh one.
@@ -89,17 +162,54 @@ impl Target {
     where
         F: Future<Output = Result<T, EnvdError>>,
     {
-        let (client, token) = self.client().await?;
-        match (make(client).await, token) {
+        let call = self.with_token(|token| {
+            let made = self.envd_with(token.as_deref()).map(&make);
+            async move { made?.await }
+        });
+        call.await.map_err(|failed| match failed {
+            Failed::Token(error) => error,
+            Failed::Sandbox(error) => self.error(error),
+        })
+    }
+
+    /// Makes a call to the code interpreter; when the token is refused, once more with a fresh one.
+    ///
+    /// # Errors
+    /// Those of the way to the sandbox, and within them what the interpreter says.
+    pub async fn call_code<T, F>(&self, make: impl Fn(CodeClient) -> F) -> Result<Result<T, EnvdError>>
+    where
+        F: Future<Output = Result<T, EnvdError>>,
+    {
+        let call = self.with_token(|token| {
+            let made = self.code_with(token.as_deref()).map(&make);
+            async move { made?.await }
+        });
+        match call.await {
+            Ok(value) => Ok(Ok(value)),
+            Err(Failed::Sandbox(error)) => Ok(Err(error)),
+            Err(Failed::Token(error)) => Err(error),
+        }
+    }
+
+    async fn with_token<T, F>(&self, make: impl Fn(Option<Arc<Token>>) -> F) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<T, EnvdError>>,
+    {
+        let token = self.token().await?;
+        match (make(token.clone()).await, token) {
             (Ok(value), _) => Ok(value),
             (Err(error), Some(token)) if error.token_rejected() => {
-                tracing::info!(instance = %self.instance.id, "the token was refused, renewing it");
-                self.access.reject(&self.upstream, &self.upstream_id, &token).await;
-                let (client, _) = self.client().await?;
-                make(client).await.map_err(|error| self.error(error))
+                self.reject(&token).await;
+                Ok(make(self.token().await?).await?)
             }
-            (Err(error), _) => Err(self.error(error)),
+            (Err(error), _) => Err(error.into()),
         }
+    }
+
+    /// Whether the cloud serves a code interpreter in it.
+    #[must_use]
+    pub fn interprets_code(&self) -> bool {
+        self.instance.tool_type == CODE_INTERPRETER
     }
 
     /// The error for a call into this instance that failed.
@@ -112,6 +222,6 @@ impl Target {
     #[must_use]
     pub fn default_user<'a>(&self, app: &'a App) -> &'a str {
         let exec = &app.config.exec;
-        if self.instance.tool_type == CODE_INTERPRETER { &exec.code_interpreter_user } else { &exec.user }
+        if self.interprets_code() { &exec.code_interpreter_user } else { &exec.user }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         checks::Checks,
         duration::Seconds,
         instance::{Idle, Instance, InstanceStatus, check_metadata},
-        tool::check_timeout,
+        tool::{TIMEOUT_RANGE, check_timeout},
     },
     error::{Error, Result},
     ids::InstanceId,
@@ -31,6 +31,8 @@ use crate::{
 pub enum Life {
     /// Counted from now.
     Timeout(Seconds),
+    /// As [`Timeout`](Self::Timeout), of a second and more: the cloud's own countdown stays as long as it must be.
+    Briefly(Seconds),
     Until(DateTime<Utc>),
 }
 
@@ -49,13 +51,15 @@ pub struct Change {
 /// # Errors
 /// `not_found`, `validation_failed`, `invalid_state` with the instance's state; what the cloud says.
 pub async fn update(app: &App, caller: &Caller, id: &InstanceId, change: &Change) -> Result<Instance> {
-    let timeout = checked(app, caller, change)?;
+    // The database's clock decides, whatever this replica's says.
+    let now = instances::system_now(&mut *app.pool.acquire().await?).await?;
+    let timeout = checked(caller, change, now)?;
     let instance = super::get(app, caller, id).await?;
     let settled = matches!(instance.status, InstanceStatus::Running | InstanceStatus::Paused);
     if instance.status.is_ending() || (timeout.is_some() && !settled) {
         return Err(wrong_state(&instance, "It must be RUNNING or PAUSED."));
     }
-    let moved = timeout.and_then(|seconds| moved_backstop(app, &instance, seconds));
+    let moved = timeout.and_then(|seconds| moved_backstop(app, &instance, seconds, now));
     if instance.status == InstanceStatus::Running && (moved.is_some() || change.metadata.is_some()) {
         push(app, &instance, moved, change.metadata.as_ref()).await?;
     }
@@ -69,11 +73,11 @@ pub async fn update(app: &App, caller: &Caller, id: &InstanceId, change: &Change
     let changed = instances::update(&mut connection, caller.team_id(), id, &change).await?;
     drop(connection);
     let instance = reload(app, id).await?;
-    if changed { Ok(instance) } else { Err(wrong_state(&instance, "It must be RUNNING or PAUSED.")) }
+    if changed { Ok(instance) } else { Err(wrong_state(&instance, "Its time was up: it is being stopped.")) }
 }
 
 /// The new timeout in seconds, if one is wanted.
-fn checked(app: &App, caller: &Caller, change: &Change) -> Result<Option<u32>> {
+fn checked(caller: &Caller, change: &Change, now: DateTime<Utc>) -> Result<Option<u32>> {
     let mut checks = Checks::default();
     if let Some(metadata) = &change.metadata {
         check_metadata(&mut checks, metadata);
@@ -85,8 +89,12 @@ fn checked(app: &App, caller: &Caller, change: &Change) -> Result<Option<u32>> {
             check_timeout(&mut checks, "timeout", seconds);
             Some(seconds)
         }
+        Some(Life::Briefly(Seconds(seconds))) => {
+            checks.that((1..=*TIMEOUT_RANGE.end()).contains(&seconds), "timeout", "must lie between 1s and 24h");
+            Some(seconds)
+        }
         Some(Life::Until(end)) => {
-            let seconds = u32::try_from((end - app.clock.now()).num_seconds()).unwrap_or_default();
+            let seconds = u32::try_from((end - now).num_seconds()).unwrap_or_default();
             check_timeout(&mut checks, "expires_at", seconds);
             Some(seconds)
         }
@@ -97,9 +105,9 @@ fn checked(app: &App, caller: &Caller, change: &Change) -> Result<Option<u32>> {
 
 /// The cloud's new countdown, when its present end is too early for a life of `seconds` from now. An end that is later than
 /// needed does no harm: the gateway's own decides. A paused instance has no countdown; resuming gives it one.
-fn moved_backstop(app: &App, instance: &Instance, seconds: u32) -> Option<Duration> {
+fn moved_backstop(app: &App, instance: &Instance, seconds: u32, now: DateTime<Utc>) -> Option<Duration> {
     let wanted = backstop(Duration::from_secs(seconds.into()), app.config.instances.backstop_margin);
-    let needed = app.clock.now() + TimeDelta::from_std(wanted).unwrap_or(TimeDelta::MAX);
+    let needed = now + TimeDelta::from_std(wanted).unwrap_or(TimeDelta::MAX);
     let early = instance.upstream_expires_at.is_none_or(|end| end < needed);
     (early && instance.status == InstanceStatus::Running).then_some(wanted)
 }
@@ -120,6 +128,6 @@ async fn push(
     // The cloud knows something of it that the row does not.
     let now = instances::system_now(&mut *app.pool.acquire().await?).await?;
     settle_transition(app, instance, Some(now)).await?;
-    app.upkeep.reconcile.notify_one();
+    app.upkeep.ask();
     Err(wrong_state(&reload(app, &instance.id).await?, "The cloud does not let it be changed.").with_source(error))
 }

@@ -36,16 +36,19 @@ pub async fn url(app: &App, caller: &Caller, id: &InstanceId, port: Option<u16>,
 }
 
 fn address(id: &InstanceId, port: u16, base: &url::Url, domain: Option<&str>) -> Address {
-    let base_port = base.port().map(|port| format!(":{port}")).unwrap_or_default();
     let origin = base.as_str().trim_end_matches('/');
     Address {
         port,
         url: format!("{origin}/v1/instances/{id}/ports/{port}/"),
-        host_url: domain.map(|domain| {
-            let own_port = if domain.contains(':') { "" } else { base_port.as_str() };
-            format!("{}://{port}-{id}.{domain}{own_port}/", base.scheme())
-        }),
+        host_url: domain.map(|domain| host_url(id, port, base, domain)),
     }
+}
+
+/// A port's own host, with the scheme and the port of the gateway's own address.
+#[must_use]
+pub fn host_url(id: &InstanceId, port: u16, base: &url::Url, domain: &str) -> String {
+    let base_port = base.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{port}-{id}.{domain}{base_port}/", base.scheme())
 }
 
 /// The cloud's own access to an instance.
@@ -60,8 +63,12 @@ pub struct Tokens {
 /// The cloud's own token of a running instance.
 ///
 /// # Errors
-/// `not_found`, `invalid_state`; what the cloud says.
+/// `not_granted` when the caller's team was not granted tokens; `not_found`, `invalid_state`; what the cloud says.
 pub async fn token(app: &App, caller: &Caller, id: &InstanceId) -> Result<Tokens> {
+    if !caller.team.grants.tokens {
+        let detail = "Your team was not granted the cloud's own tokens. Ask the gateway's operators for it.";
+        return Err(Error::new(Code::NotGranted, detail));
+    }
     let instance = super::get(app, caller, id).await?;
     let upstream_id = match (&instance.status, &instance.upstream_id) {
         (InstanceStatus::Running, Some(upstream_id)) => upstream_id,
@@ -91,7 +98,5 @@ mod tests {
         assert_eq!(plain.host_url, None);
         let hosted = address(&id, 80, &base, Some("sandbox.example.com")).host_url;
         assert_eq!(hosted, Some(format!("https://80-{id}.sandbox.example.com:8443/")));
-        let own = address(&id, 80, &base, Some("localhost:9000")).host_url;
-        assert_eq!(own, Some(format!("https://80-{id}.localhost:9000/")));
     }
 }

@@ -80,6 +80,8 @@ async fn write_intent(
     if !tools::insert(&mut tx, &new).await? {
         return Err(name_taken(&wanted.name));
     }
+    caller.trail.note_tool(&id);
+    caller.trail.intend(&mut tx).await?;
     intent.note(&mut tx, id.as_str()).await?;
     tx.commit().await?;
     Ok(id)

@@ -18,13 +18,14 @@ pub async fn delete(app: &App, caller: &Caller, id: &ToolId) -> Result<()> {
     caller.require_unbound()?;
     let mut tx = app.pool.begin().await?;
     let tool = tools::find(&mut tx, caller.team_id(), id).await?.ok_or_else(|| Error::not_found("tool"))?;
-    if tool.is_shared() {
+    if !tool.is_of(caller.team_id()) {
         return Err(read_only());
     }
     if tool.deleted_at.is_some() {
         return Ok(());
     }
     let live = tools::begin_delete(&mut tx, caller.team_id(), id, app.upkeep.claim_seconds()).await?;
+    caller.trail.intend(&mut tx).await?;
     tx.commit().await?;
     if live > 0 {
         let detail = format!("{live} instances of this tool have not ended. Stop them first.");

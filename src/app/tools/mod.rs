@@ -2,7 +2,9 @@
 
 mod create;
 mod delete;
+mod import;
 mod settle;
+mod share;
 mod shared;
 mod spec;
 mod update;
@@ -10,7 +12,9 @@ mod update;
 pub use self::{
     create::{Wanted, create},
     delete::delete,
+    import::{Import, import},
     settle::{refresh, settle},
+    share::{share, shared_with},
     shared::sync as sync_shared,
     update::{Change, update},
 };
@@ -61,6 +65,9 @@ pub async fn usable(app: &App, caller: &Caller, id_or_name: &str) -> Result<Tool
         found => found,
     };
     let tool = tool.filter(|tool| tool.deleted_at.is_none()).ok_or_else(|| Error::not_found("tool"))?;
+    if !tool.is_of(caller.team_id()) {
+        spec::check_use(app, caller, &tool)?;
+    }
     let tool = if tool.status == ToolStatus::Creating { settle::refresh(app, tool).await? } else { tool };
     match &tool.status {
         ToolStatus::Active => Ok(tool),
@@ -86,8 +93,5 @@ async fn look_up(app: &App, caller: &Caller, id_or_name: &str) -> Result<Option<
 }
 
 fn read_only() -> Error {
-    Error::new(
-        Code::NotGranted,
-        "This tool is shared with all teams by the gateway's configuration; it cannot be changed.",
-    )
+    Error::new(Code::NotGranted, "This tool is shared with your team, and not its own: it cannot be changed.")
 }

@@ -8,7 +8,7 @@ use crate::{
         checks::Checks,
         spec::{Container, Network, Probe, Resources},
         team::Grants,
-        tool::{self, CUSTOM, ToolSpec},
+        tool::{self, CUSTOM, Tool, ToolSpec},
     },
     error::{Code, Error, Result},
 };
@@ -32,7 +32,7 @@ pub(super) fn resolve(app: &App, caller: &Caller, wanted: &Wanted) -> Result<(St
     spec.check(&mut checks);
     check_envd(&mut checks, wanted, &spec, config);
     checks.finish()?;
-    check_grants(&caller.team.grants, &upstream, wanted, &spec, config)?;
+    check_grants(&caller.team.grants, &upstream, wanted.role_arn.as_deref(), &spec, config)?;
     Ok((upstream, spec))
 }
 
@@ -94,10 +94,12 @@ fn check_envd(checks: &mut Checks, wanted: &Wanted, spec: &ToolSpec, upstream: &
     }
 }
 
-fn check_grants(
+/// # Errors
+/// `not_granted`.
+pub(super) fn check_grants(
     grants: &Grants,
     upstream: &str,
-    wanted: &Wanted,
+    role_arn: Option<&str>,
     spec: &ToolSpec,
     config: &config::Upstream,
 ) -> Result<()> {
@@ -106,7 +108,7 @@ fn check_grants(
     }
     check_network(grants, &spec.network)?;
     // The role that the configuration gives to all needs no grant.
-    if let Some(role) = wanted.role_arn.as_deref().filter(|role| config.role_arn.as_deref() != Some(role))
+    if let Some(role) = role_arn.filter(|role| config.role_arn.as_deref() != Some(role))
         && !grants.allows_role(role)
     {
         return Err(not_granted("role_arn", role));
@@ -120,13 +122,25 @@ fn check_grants(
     Ok(())
 }
 
+/// Whether the caller's team was granted what a tool has that was lent to it.
+///
+/// # Errors
+/// `not_granted`.
+pub(super) fn check_use(app: &App, caller: &Caller, tool: &Tool) -> Result<()> {
+    if tool.is_shared() {
+        return Ok(());
+    }
+    let config = &app.upstreams.get(&tool.upstream)?.config;
+    check_grants(&caller.team.grants, &tool.upstream, tool.spec.role_arn.as_deref(), &tool.spec, config)
+}
+
 /// # Errors
 /// `not_granted`.
 pub(super) fn check_network(grants: &Grants, network: &Network) -> Result<()> {
     if grants.allows_network(&network.mode) { Ok(()) } else { Err(not_granted("network.mode", &network.mode)) }
 }
 
-fn not_granted(field: &str, value: &str) -> Error {
+pub(super) fn not_granted(field: &str, value: &str) -> Error {
     let detail = format!("Your team was not granted {field} {value:?}. Ask the gateway's operators for it.");
     Error::new(Code::NotGranted, detail).with_field(field, "was not granted to your team")
 }

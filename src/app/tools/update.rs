@@ -73,7 +73,7 @@ fn merged<T>(new: Option<T>, old: Option<T>, over: impl FnOnce(T, &T) -> T) -> O
 /// under way; what the cloud says.
 pub async fn update(app: &App, caller: &Caller, id: &ToolId, change: &Change) -> Result<Tool> {
     let tool = super::get(app, caller, id).await?;
-    if tool.is_shared() {
+    if !tool.is_of(caller.team_id()) {
         return Err(read_only());
     }
     let wanted = checked(caller, &tool, change)?;

@@ -47,7 +47,7 @@ pub(super) fn render(database_url: &str, emulator: SocketAddr) -> anyhow::Result
         ("database", table([("url", database_url.into())]).into()),
         ("auth", table([("secret_file", "auth.key".into())]).into()),
         ("tools", tools.into()),
-        ("jobs", table([("claim", "5s".into()), ("missing_grace", "2s".into())]).into()),
+        ("jobs", table([("claim", "5s".into()), ("missing_grace", "2s".into()), ("brake_count", 1_000.into())]).into()),
         ("upstreams", table([("local", upstream.into())]).into()),
     ]);
     Ok(format!("# Written by `ags-gateway dev` at every start.\n{}", toml::to_string(&whole)?))

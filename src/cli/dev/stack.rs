@@ -97,7 +97,7 @@ impl Stack {
             postgres: None,
             state,
             programs,
-            keys: Keys { team: SecretString::default(), admin: SecretString::default() },
+            keys: Keys::default(),
             emulator_key,
             database_url: String::new(),
             gateway_address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
@@ -219,12 +219,14 @@ impl Stack {
         Ok(files::write_private(&self.state.path("dev.env"), &lines)?)
     }
 
-    fn variables(&self) -> [(&'static str, String); 10] {
+    fn variables(&self) -> [(&'static str, String); 12] {
         let pid = self.gateway.as_ref().map(|service| service.child().id().pid.to_string());
         [
             ("AGS_GATEWAY_URL", self.url()),
             ("AGS_GATEWAY_KEY", self.key().to_owned()),
             ("AGS_GATEWAY_ADMIN_KEY", self.keys.admin.expose_secret().to_owned()),
+            ("AGS_GATEWAY_SECRET_ID", self.keys.pair.secret_id.clone()),
+            ("AGS_GATEWAY_SECRET_KEY", self.keys.pair.secret_key.expose_secret().to_owned()),
             ("AGS_GATEWAY_PID", pid.unwrap_or_default()),
             ("AGS_GATEWAY_CONFIG", self.state.path("gateway.toml").display().to_string()),
             ("AGS_EMULATOR_URL", format!("http://{}", self.emulator_address)),

@@ -1,6 +1,8 @@
 //! Commands in instances: what is asked for, what becomes of it, and places in its output.
 
 mod cursor;
+mod kept;
+mod output;
 mod signal;
 mod spec;
 mod text;
@@ -13,8 +15,10 @@ use utoipa::ToSchema;
 
 pub use self::{
     cursor::{Carried, Cursor, InvalidCursor},
+    kept::{BASE64, Kept, as_text},
+    output::{FIRST, GapReason, Offsets, Run, STARTED, Segment},
     signal::{Signal, UnknownSignal},
-    spec::{Command, Limits, PtySize, Spec},
+    spec::{Command, Limits, PtySize, Spec, env_problems},
     text::{Partial, Parts},
 };
 use crate::ids::{ExecId, InstanceId, KeyId, TeamId};
@@ -38,6 +42,12 @@ impl Stream {
             Self::Stderr => "stderr",
             Self::Pty => "pty",
         }
+    }
+
+    /// Its number in binary frames and in the database.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.index() as u8 + 1
     }
 
     #[must_use]
@@ -112,6 +122,12 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// An end that nobody saw.
+    #[must_use]
+    pub fn lost(error: &str, duration: Duration) -> Self {
+        Self { exit_code: None, signal: None, reason: Reason::Lost, error: Some(error.to_owned()), duration }
+    }
+
     #[must_use]
     pub fn status(&self) -> ExecStatus {
         if self.reason == Reason::Lost { ExecStatus::Lost } else { ExecStatus::Exited }
@@ -129,7 +145,17 @@ pub struct Exec {
     pub user: String,
     pub tag: Option<String>,
     pub background: bool,
+    /// Ends with the request that started it.
+    pub foreground: bool,
     pub pty: bool,
+    /// Whether its input is a pipe.
+    pub stdin: bool,
+    /// Its output is in files in the sandbox.
+    pub durable: bool,
+    /// It counts as use of its instance while it runs, though nobody waits for it.
+    pub keep_alive: bool,
+    /// It was started by somebody else, and is known by its process id only.
+    pub attached: bool,
     pub status: ExecStatus,
     pub pid: Option<u32>,
     pub exit_code: Option<i32>,
@@ -138,11 +164,30 @@ pub struct Exec {
     pub error: Option<String>,
     /// Counts the owners that its output has had; cursors of another epoch are not places in this one.
     pub epoch: u32,
+    /// The place after the last of its output, once it has ended.
+    pub output_end: Option<u64>,
     pub started_at: DateTime<Utc>,
+    /// When it is killed.
+    pub expires_at: Option<DateTime<Utc>>,
     pub ended_at: Option<DateTime<Utc>>,
 }
 
 impl Exec {
+    /// The same, ended.
+    #[must_use]
+    pub fn ended(self, exit: &Exit) -> Self {
+        let lasted = chrono::Duration::from_std(exit.duration).unwrap_or_default();
+        Self {
+            status: exit.status(),
+            exit_code: exit.exit_code,
+            signal: exit.signal.clone(),
+            reason: Some(exit.reason),
+            error: exit.error.clone(),
+            ended_at: Some(self.started_at + lasted),
+            ..self
+        }
+    }
+
     /// How it ended, if it did.
     #[must_use]
     pub fn exit(&self) -> Option<Exit> {

@@ -124,6 +124,10 @@ pub struct Spec {
     pub stdin: bool,
     pub pty: Option<PtySize>,
     pub background: bool,
+    /// Its output and its exit code go to files in the sandbox, from where they are read.
+    pub durable: bool,
+    /// In the background it counts as use of its instance while it runs.
+    pub keep_alive: bool,
     pub tag: Option<String>,
     /// Bytes per stream kept for a waiting answer.
     pub output_limit: Option<u64>,
@@ -136,6 +140,32 @@ pub struct Limits {
     pub max_output_limit: u64,
 }
 
+impl Limits {
+    /// What is beyond them.
+    pub fn problems(&self, timeout: Option<Duration>, output_limit: Option<u64>) -> impl Iterator<Item = FieldError> {
+        let timeout = match timeout {
+            Some(Duration::ZERO) => Some(problem("timeout", "must be at least one second")),
+            Some(timeout) if timeout > self.max_timeout => {
+                Some(problem("timeout", format!("may be at most {} s", self.max_timeout.as_secs())))
+            }
+            _ => None,
+        };
+        let output = output_limit.is_some_and(|limit| limit > self.max_output_limit);
+        let output = output.then(|| problem("output_limit", format!("may be at most {} bytes", self.max_output_limit)));
+        timeout.into_iter().chain(output)
+    }
+}
+
+/// What no process can have in its environment.
+pub fn env_problems(env: &BTreeMap<String, String>) -> impl Iterator<Item = FieldError> + '_ {
+    env.iter().filter_map(|(name, value)| {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Some(problem("env", "a variable's name may not be empty, nor contain `=` or a NUL character"));
+        }
+        nul(format!("env.{name}"), value)
+    })
+}
+
 fn problem(field: impl Into<String>, message: impl Into<String>) -> FieldError {
     FieldError { field: field.into(), message: message.into() }
 }
@@ -145,24 +175,37 @@ fn nul(field: impl Into<String>, text: &str) -> Option<FieldError> {
 }
 
 impl Spec {
+    /// To run a command as nothing more is asked for.
+    #[must_use]
+    pub fn of(command: Command) -> Self {
+        Self {
+            command,
+            user: None,
+            cwd: None,
+            env: BTreeMap::new(),
+            timeout: None,
+            stdin: false,
+            pty: None,
+            background: false,
+            durable: false,
+            keep_alive: false,
+            tag: None,
+            output_limit: None,
+        }
+    }
+
     /// Everything that is wrong with it.
     #[must_use]
     pub fn problems(&self, limits: &Limits) -> Vec<FieldError> {
         let mut problems = self.command_problems();
-        problems.extend(self.env_problems());
+        problems.extend(env_problems(&self.env));
         problems.extend(self.text_problems());
-        if let Some(timeout) = self.timeout {
-            if timeout.is_zero() {
-                problems.push(problem("timeout", "must be at least one second"));
-            } else if timeout > limits.max_timeout {
-                problems.push(problem("timeout", format!("may be at most {} s", limits.max_timeout.as_secs())));
-            }
-        }
-        if self.output_limit.is_some_and(|limit| limit > limits.max_output_limit) {
-            problems.push(problem("output_limit", format!("may be at most {} bytes", limits.max_output_limit)));
-        }
+        problems.extend(limits.problems(self.timeout, self.output_limit));
         if let Some(pty) = self.pty {
             problems.extend(pty.problems("pty."));
+            if self.durable {
+                problems.push(problem("durable", "is not to be had for a terminal, whose output is no file"));
+            }
         }
         problems
     }
@@ -178,15 +221,6 @@ impl Spec {
                 argv.iter().enumerate().filter_map(|(index, one)| nul(format!("cmd[{index}]"), one)).collect()
             }
         }
-    }
-
-    fn env_problems(&self) -> impl Iterator<Item = FieldError> + '_ {
-        self.env.iter().filter_map(|(name, value)| {
-            if name.is_empty() || name.contains(['=', '\0']) {
-                return Some(problem("env", "a variable's name may not be empty, nor contain `=` or a NUL character"));
-            }
-            nul(format!("env.{name}"), value)
-        })
     }
 
     fn text_problems(&self) -> impl Iterator<Item = FieldError> {
@@ -221,23 +255,8 @@ mod tests {
 
     const LIMITS: Limits = Limits { max_timeout: Duration::from_secs(100), max_output_limit: 1000 };
 
-    fn spec(command: Command) -> Spec {
-        Spec {
-            command,
-            user: None,
-            cwd: None,
-            env: BTreeMap::new(),
-            timeout: None,
-            stdin: false,
-            pty: None,
-            background: false,
-            tag: None,
-            output_limit: None,
-        }
-    }
-
     fn line(text: &str) -> Spec {
-        spec(Command::Line(text.into()))
+        Spec::of(Command::Line(text.into()))
     }
 
     fn fields(spec: &Spec) -> Vec<String> {
@@ -264,17 +283,18 @@ mod tests {
         bad.tag = Some(String::new());
         bad.pty = Some(PtySize { cols: 0, rows: 1 });
         bad.output_limit = Some(1001);
-        let expected = ["cmd", "env.A", "env", "user", "cwd", "tag", "timeout", "output_limit", "pty.cols"];
+        bad.durable = true;
+        let expected = ["cmd", "env.A", "env", "user", "cwd", "tag", "timeout", "output_limit", "pty.cols", "durable"];
         assert_eq!(fields(&bad), expected);
     }
 
     #[test]
     fn commands_must_be_something() {
         for command in [Command::Line(String::new()), Command::Argv(vec![]), Command::Argv(vec![String::new()])] {
-            assert_eq!(fields(&spec(command)), ["cmd"]);
+            assert_eq!(fields(&Spec::of(command)), ["cmd"]);
         }
         let argv = Command::Argv(vec!["printf".into(), "a\0".into()]);
-        assert_eq!(fields(&spec(argv)), ["cmd[1]"]);
+        assert_eq!(fields(&Spec::of(argv)), ["cmd[1]"]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     app::{
         self, App,
-        instances::{Life, Tokens},
+        instances::{Life, Order, Tokens},
         wait,
     },
     auth::Caller,
@@ -25,14 +25,16 @@ use crate::{
         duration::Seconds,
         instance::{Idle, IdleAction, Instance, InstanceSpec, InstanceStatus, MountOverride, StopReason},
         page::PageRequest,
+        port::Port,
         scope::scope,
-        spec::{Container, Env, Port, Probe, Resources},
+        spec::{self, Container, Env, Probe, Resources},
     },
     error::{Error, Result},
     http::{
-        extract::{Authorized, FromQuery, Json, List, Path, Query, QueryReader},
-        idempotency::{Created, Keyed, lost, once},
+        extract::{Authorized, FromQuery, Json, Path, Query, QueryReader},
+        idempotency::{Created, Creation, Keyed, lost, once},
         openapi::Failures,
+        page::{List, PageQuery},
         request_log::carried,
     },
     ids::{InstanceId, KeyId, ToolId},
@@ -69,6 +71,8 @@ pub struct InstanceDto {
     pub upstream: String,
     pub created_by: KeyId,
 }
+
+impl Creation for InstanceDto {}
 
 impl From<Instance> for InstanceDto {
     fn from(instance: Instance) -> Self {
@@ -132,7 +136,7 @@ pub struct CreateInstance {
     pub command: Option<Vec<String>>,
     pub args: Option<Vec<String>>,
     pub resources: Option<Resources>,
-    pub ports: Option<Vec<Port>>,
+    pub ports: Option<Vec<spec::Port>>,
     pub probe: Option<Probe>,
     /// Other ways to use storage mounts of its tool.
     #[serde(default)]
@@ -278,25 +282,49 @@ impl WaitQuery {
     }
 }
 
+/// How long to wait: in line, and for the start.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct CreateQuery {
+    /// How long to wait until it has settled. Default 30 s.
+    #[param(value_type = Option<String>, example = "30s")]
+    wait: WaitQuery,
+    /// How long to wait in line where the team's quota or the cloud account's is used up. Each team's line is first come, first
+    /// served, and teams take turns by how much of their quotas they use. Default 0: 429 with the number in line.
+    #[param(value_type = Option<String>, example = "5m")]
+    queue: Option<Seconds>,
+}
+
+impl FromQuery for CreateQuery {
+    fn from_query(query: &mut QueryReader) -> Self {
+        Self { wait: WaitQuery::from_query(query), queue: query.duration("queue") }
+    }
+}
+
+impl CreateQuery {
+    fn queue(&self, app: &App) -> Result<Option<std::time::Duration>> {
+        let (asked, longest) = (self.queue.map(Seconds::to_std), app.config.instances.max_wait);
+        match asked {
+            Some(asked) if asked > longest => {
+                Err(Error::field("queue", format!("may be {} s at most", longest.as_secs())))
+            }
+            asked => Ok(asked.filter(|asked| !asked.is_zero())),
+        }
+    }
+}
+
 /// Which port.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PortQuery {
     /// Default by configuration: 8000.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 65535)]
-    port: Option<std::num::NonZeroU16>,
+    port: Option<Port>,
 }
 
 impl FromQuery for PortQuery {
     fn from_query(query: &mut QueryReader) -> Self {
-        let port = query.text("port").and_then(|text| {
-            let port = text.parse().ok();
-            if port.is_none() {
-                query.error("port", "must be a number between 1 and 65535");
-            }
-            port
-        });
-        Self { port }
+        Self { port: query.parsed("port") }
     }
 }
 
@@ -304,54 +332,38 @@ impl FromQuery for PortQuery {
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct InstancesQuery {
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
-    id: Option<String>,
-    #[param(example = "RUNNING,PAUSED")]
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
-    status: Option<String>,
+    #[param(value_type = Option<String>)]
+    id: Vec<String>,
+    #[param(value_type = Option<String>, example = "RUNNING,PAUSED")]
+    status: Vec<String>,
     /// Ids or names of tools.
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
-    tool: Option<String>,
+    #[param(value_type = Option<String>)]
+    tool: Vec<String>,
     /// By metadata: `metadata.<key>=<value>`; repeated for several values.
-    #[param(style = Form, explode, example = json!({"metadata.user": "42"}))]
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
-    metadata: Option<BTreeMap<String, String>>,
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
+    #[param(value_type = Option<BTreeMap<String, String>>, style = Form, explode, example = json!({"metadata.user": "42"}))]
+    metadata: BTreeMap<String, Vec<String>>,
     created_after: Option<DateTime<Utc>>,
-    /// How many items at most.
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    #[allow(dead_code, reason = "documentation; `page` holds what was read")]
-    limit: Option<u32>,
-    /// `next_cursor` of the page before.
-    #[allow(dead_code, reason = "documentation; `page` holds what was read")]
-    cursor: Option<String>,
     #[param(ignore)]
-    filter: InstanceFilter,
-    #[param(ignore)]
-    page: PageRequest,
+    page: PageQuery,
 }
 
 impl FromQuery for InstancesQuery {
     fn from_query(query: &mut QueryReader) -> Self {
-        let filter = InstanceFilter {
-            ids: query.list("id"),
-            statuses: query.list("status"),
-            tools: query.list("tool"),
+        Self {
+            id: query.list("id"),
+            status: query.list("status"),
+            tool: query.list("tool"),
             metadata: query.choices("metadata"),
             created_after: query.parsed("created_after"),
-        };
-        let page = query.page();
-        Self {
-            id: None,
-            status: None,
-            tool: None,
-            metadata: None,
-            created_after: None,
-            limit: None,
-            cursor: None,
-            filter,
-            page,
+            page: PageQuery::from_query(query),
         }
+    }
+}
+
+impl InstancesQuery {
+    fn into_parts(self) -> (InstanceFilter, PageRequest) {
+        let Self { id: ids, status: statuses, tool: tools, metadata, created_after, page } = self;
+        (InstanceFilter { ids, statuses, tools, metadata, created_after, started_from: None }, page.into())
     }
 }
 
@@ -379,19 +391,24 @@ fn settled(instance: Instance, wanted: &InstanceStatus) -> Response {
 /// Starts an instance. It goes on when the client hangs up.
 #[utoipa::path(post, path = "/v1/instances", operation_id = "create_instance", tag = "instances",
     request_body = CreateInstance,
-    params(WaitQuery, ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition safe for 24 h.")),
+    params(CreateQuery, ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition safe for 24 h.")),
     responses((status = 201, body = InstanceDto), (status = 202, body = InstanceDto, description = "It is STARTING still."),
         Failures))]
 async fn create_instance(
     State(app): State<App>,
     caller: Authorized<scope::InstancesWrite>,
-    Query(query): Query<WaitQuery>,
+    Query(query): Query<CreateQuery>,
     Keyed { body, key }: Keyed<CreateInstance>,
 ) -> Result<Response> {
-    let patience = query.patience(&app)?;
+    caller.require_unbound()?;
+    let (patience, queue) = (query.wait.patience(&app)?, query.queue(&app)?);
     let wanted = body.into();
     let first = move |app: App, caller: Arc<Caller>, intent| async move {
-        app::instances::create(&app, &caller, &wanted, patience, intent).await.map(created)
+        let instance = match queue {
+            None => app::instances::create(&app, &caller, &wanted, patience, intent).await?,
+            Some(queue) => app::instances::create_in_line(&app, &caller, &wanted, patience, queue, intent).await?,
+        };
+        Ok(created(instance))
     };
     once(&app, caller.into_caller(), key, first, resumed).await
 }
@@ -402,14 +419,15 @@ async fn resumed(app: App, caller: Arc<Caller>, id: String) -> Result<Created<In
 }
 
 /// The team's instances, newest first, ended ones included.
-#[utoipa::path(get, path = "/v1/instances", operation_id = "list_instances", tag = "instances", params(InstancesQuery),
+#[utoipa::path(get, path = "/v1/instances", operation_id = "list_instances", tag = "instances", params(InstancesQuery, PageQuery),
     responses((status = 200, body = List<InstanceDto>), Failures))]
 async fn list_instances(
     State(app): State<App>,
     caller: Authorized<scope::InstancesRead>,
     Query(query): Query<InstancesQuery>,
 ) -> Result<List<InstanceDto>> {
-    Ok(List::of(app::instances::list(&app, &caller, query.filter, &query.page).await?, InstanceDto::from))
+    let (filter, page) = query.into_parts();
+    Ok(List::of(app::instances::list(&app, &caller, filter, Order::NewestFirst, &page).await?, InstanceDto::from))
 }
 
 /// One instance, also after its end.
@@ -505,13 +523,13 @@ async fn get_instance_url(
     headers: HeaderMap,
 ) -> Result<Json<PortAddress>> {
     let base = own_address(&app, &headers);
-    let port = query.port.map(Into::into);
+    let port = query.port.map(Port::get);
     let address = app::instances::url(&app, &caller, &id, port, &base).await?;
     Ok(Json(PortAddress { port: address.port, url: address.url, host_url: address.host_url }))
 }
 
 /// How clients reach the gateway: as configured, else as this one did.
-fn own_address(app: &App, headers: &HeaderMap) -> Url {
+pub(super) fn own_address(app: &App, headers: &HeaderMap) -> Url {
     if let Some(configured) = &app.config.server.public_url {
         return configured.clone();
     }

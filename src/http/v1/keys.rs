@@ -1,6 +1,8 @@
 //! API keys.
 
-use axum::extract::State;
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use secrecy::ExposeSecret;
@@ -9,17 +11,22 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    app::{self, App, keys::Minted},
+    app::{
+        self, App,
+        keys::{Mint, Minted, Secret},
+    },
+    auth::Caller,
     domain::{
-        credential::ApiKey,
+        credential::{self, ApiKey},
         duration::Seconds,
-        page::PageRequest,
         scope::{Scope, scope},
     },
     error::Result,
     http::{
-        extract::{Authorized, FromQuery, Json, List, Path, Query, QueryReader},
+        extract::{Authorized, FromQuery, Json, Path, Query, QueryReader},
+        idempotency::{Created, Creation, Keyed, lost, once},
         openapi::Failures,
+        page::{List, PageQuery},
     },
     ids::{InstanceId, KeyId, TeamId},
 };
@@ -31,7 +38,8 @@ pub struct KeyDto {
     pub id: KeyId,
     pub team_id: TeamId,
     pub name: String,
-    pub kind: String,
+    #[schema(value_type = KeyKind)]
+    pub kind: &'static str,
     /// The first characters of the key, to recognise it by.
     pub prefix: String,
     pub scopes: Vec<Scope>,
@@ -52,7 +60,7 @@ impl From<ApiKey> for KeyDto {
             id: key.id,
             team_id: key.team_id,
             name: key.name,
-            kind: key.kind,
+            kind: key.kind.as_str(),
             prefix: key.prefix,
             scopes: key.scopes.iter().collect(),
             issuer_id: key.issuer_id,
@@ -68,17 +76,41 @@ impl From<ApiKey> for KeyDto {
 /// A key with its secret, shown this once.
 #[derive(Serialize, ToSchema)]
 pub struct MintedKey {
-    /// The whole key. It is not stored and cannot be shown again.
+    /// The whole key. It is not stored and cannot be shown again: null in the repetition of a call, and of kind `tencent`.
     #[schema(example = "agsk_0123456789abcdef…")]
-    pub secret: String,
+    pub secret: Option<String>,
+    /// Of kind `tencent`: the id of the pair that signs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_id: Option<String>,
+    /// Of kind `tencent`: the key of the pair. It cannot be shown again: null in the repetition of a call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_key: Option<String>,
     #[serde(flatten)]
     pub key: KeyDto,
 }
 
 impl From<Minted> for MintedKey {
     fn from(minted: Minted) -> Self {
-        Self { secret: minted.secret.expose_secret().to_owned(), key: minted.key.into() }
+        let (mut made, key) = (Self::without_secret(minted.key), minted.secret);
+        match key {
+            Secret::Key(secret) => made.secret = Some(secret.expose_secret().to_owned()),
+            Secret::Pair(pair) => {
+                made.secret_id = Some(pair.secret_id);
+                made.secret_key = Some(pair.secret_key.expose_secret().to_owned());
+            }
+        }
+        made
     }
+}
+
+impl MintedKey {
+    fn without_secret(key: ApiKey) -> Self {
+        Self { secret: None, secret_id: None, secret_key: None, key: key.into() }
+    }
+}
+
+impl Creation for MintedKey {
+    const SHOWN_ONCE: &'static [&'static str] = &["secret", "secret_key"];
 }
 
 /// A key to be minted. It is never wider than the key that mints it.
@@ -105,9 +137,20 @@ pub struct CreateKey {
 #[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyKind {
-    /// This API, and the E2B one.
+    /// The key itself: this API, and E2B's.
     #[default]
     Api,
+    /// Signatures made with a pair (TC3): the cloud's own API, as the gateway answers it at `/`.
+    Tencent,
+}
+
+impl From<KeyKind> for credential::KeyKind {
+    fn from(kind: KeyKind) -> Self {
+        match kind {
+            KeyKind::Api => Self::Api,
+            KeyKind::Tencent => Self::Tencent,
+        }
+    }
 }
 
 /// How to rotate.
@@ -126,20 +169,16 @@ pub struct RotateKey {
 pub struct KeysQuery {
     /// Another team's keys, by its id or name; administrators only.
     pub team: Option<String>,
-    /// How many items at most.
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    #[allow(dead_code, reason = "documentation; `page` holds what was read")]
-    limit: Option<u32>,
-    /// `next_cursor` of the page before.
-    #[allow(dead_code, reason = "documentation; `page` holds what was read")]
-    cursor: Option<String>,
+    /// Only live keys that were not used for so long, such as `720h`: to be looked at, and perhaps revoked.
+    #[param(value_type = Option<String>, example = "720h")]
+    unused_for: Option<Seconds>,
     #[param(ignore)]
-    page: PageRequest,
+    page: PageQuery,
 }
 
 impl FromQuery for KeysQuery {
     fn from_query(query: &mut QueryReader) -> Self {
-        Self { team: query.text("team"), limit: None, cursor: None, page: query.page() }
+        Self { team: query.text("team"), unused_for: query.duration("unused_for"), page: PageQuery::from_query(query) }
     }
 }
 
@@ -149,25 +188,36 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// Mints a key. Its secret is shown in this answer and never again.
 #[utoipa::path(post, path = "/v1/keys", operation_id = "create_key", tag = "keys", request_body = CreateKey,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition safe for 24 h; it does not show the secret again.")),
     responses((status = 201, body = MintedKey), Failures))]
 async fn create_key(
     State(app): State<App>,
     caller: Authorized<scope::KeysOrAdmin>,
-    Json(body): Json<CreateKey>,
-) -> Result<(StatusCode, Json<MintedKey>)> {
-    let KeyKind::Api = body.kind;
+    Keyed { body, key }: Keyed<CreateKey>,
+) -> Result<Response> {
     let wanted = app::keys::Wanted {
         name: body.name,
         scopes: body.scopes.into_iter().collect(),
         expires_at: app::keys::expiry(app.clock.now(), body.expires_in)?,
         instance: body.instance_id,
+        kind: body.kind.into(),
     };
-    let minted = app::keys::create(&app, &caller, body.team.as_deref(), wanted).await?;
-    Ok((StatusCode::CREATED, Json(minted.into())))
+    let team = body.team;
+    let first = move |app: App, caller: Arc<Caller>, intent| async move {
+        let minted = app::keys::create(&app, &caller, team.as_deref(), wanted, intent).await?;
+        Ok((StatusCode::CREATED, MintedKey::from(minted)))
+    };
+    once(&app, caller.into_caller(), key, first, resumed).await
+}
+
+async fn resumed(app: App, caller: Arc<Caller>, id: String) -> Result<Created<MintedKey>> {
+    let id: KeyId = id.parse().map_err(|_| lost())?;
+    let key = app::keys::get(&app, &caller, &id).await.map_err(|_| lost())?;
+    Ok((StatusCode::CREATED, MintedKey::without_secret(key)))
 }
 
 /// The team's keys, newest first, revoked ones included.
-#[utoipa::path(get, path = "/v1/keys", operation_id = "list_keys", tag = "keys", params(KeysQuery),
+#[utoipa::path(get, path = "/v1/keys", operation_id = "list_keys", tag = "keys", params(KeysQuery, PageQuery),
     responses((status = 200, body = List<KeyDto>), Failures))]
 async fn list_keys(
     State(app): State<App>,
@@ -176,7 +226,7 @@ async fn list_keys(
 ) -> Result<List<KeyDto>> {
     caller.require_unbound()?;
     let team = app::keys::target_team(&app, &caller, query.team.as_deref()).await?;
-    Ok(List::of(app::keys::list(&app.pool, &team, &query.page).await?, KeyDto::from))
+    Ok(List::of(app::keys::list(&app.pool, &team, query.unused_for, &query.page.into()).await?, KeyDto::from))
 }
 
 /// Replaces a key's secret; during `grace` both work.
@@ -191,7 +241,7 @@ async fn rotate_key(
 ) -> Result<Json<MintedKey>> {
     let grace = body.and_then(|Json(body)| body.grace).unwrap_or(Seconds(0));
     let team = app::keys::manageable(&app, &caller, &id).await?;
-    let minted = app::keys::rotate(&app.pool, &app.peppers, &team, &id, grace).await?;
+    let minted = app::keys::rotate(&app.pool, Mint::of(&app), &team, &id, grace, &caller.trail).await?;
     app.auth.forget_all();
     Ok(Json(minted.into()))
 }
@@ -205,7 +255,7 @@ async fn delete_key(
     Path(id): Path<KeyId>,
 ) -> Result<StatusCode> {
     let team = app::keys::manageable(&app, &caller, &id).await?;
-    app::keys::revoke(&app.pool, &team, &id).await?;
+    app::keys::revoke(&app.pool, &team, &id, &caller.trail).await?;
     app.auth.forget_all();
     Ok(StatusCode::NO_CONTENT)
 }

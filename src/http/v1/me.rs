@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    app::App,
+    app::{self, App},
     domain::{scope::Scope, team::Quotas},
     error::Result,
     http::{
@@ -35,6 +35,8 @@ pub struct Usage {
     pub instances: u64,
     /// Commands that run.
     pub execs: u64,
+    /// Since midnight UTC.
+    pub instance_seconds_today: u64,
 }
 
 /// The caller's team.
@@ -64,7 +66,10 @@ pub fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(get, path = "/v1/me", operation_id = "get_me", tag = "service",
     responses((status = 200, body = Me), Failures))]
 async fn get_me(State(app): State<App>, Authenticated(caller): Authenticated) -> Result<Json<Me>> {
-    let used = usage::of(&mut *app.pool.acquire().await?, caller.team_id()).await?;
+    let mut connection = app.pool.acquire().await?;
+    let used = usage::of(&mut connection, caller.team_id()).await?;
+    let instance_seconds_today = app::daily::used(&mut connection, caller.team_id()).await?;
+    drop(connection);
     Ok(Json(Me {
         team: MyTeam { id: caller.team.id.clone(), name: caller.team.name.clone() },
         key: MyKey {
@@ -76,6 +81,6 @@ async fn get_me(State(app): State<App>, Authenticated(caller): Authenticated) ->
         },
         scopes: caller.scopes.iter().collect(),
         limits: caller.team.quotas.clone(),
-        usage: Usage { instances: used.instances, execs: used.execs },
+        usage: Usage { instances: used.instances, execs: used.execs, instance_seconds_today },
     }))
 }

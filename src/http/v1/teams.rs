@@ -1,23 +1,27 @@
 //! Teams, for administrators.
 
-use axum::extract::State;
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::{self, App},
+    auth::Caller,
     domain::{
-        page::PageRequest,
         scope::scope,
         team::{Grants, Quotas, Team},
     },
     error::Result,
     http::{
-        extract::{Authorized, FromQuery, Json, List, Path, Query, QueryReader},
+        extract::{Authorized, Json, Path, Query},
+        idempotency::{Created, Creation, Keyed, lost, once},
         openapi::Failures,
+        page::{List, PageQuery},
     },
     ids::TeamId,
 };
@@ -33,6 +37,8 @@ pub struct TeamDto {
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
+
+impl Creation for TeamDto {}
 
 impl From<Team> for TeamDto {
     fn from(team: Team) -> Self {
@@ -100,44 +106,43 @@ impl QuotasPatch {
     }
 }
 
-/// Paging.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct PageQuery {
-    /// How many items at most.
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    #[allow(dead_code, reason = "documentation; `page` holds what was read")]
-    limit: Option<u32>,
-    /// `next_cursor` of the page before.
-    #[allow(dead_code, reason = "documentation; `page` holds what was read")]
-    cursor: Option<String>,
-    #[param(ignore)]
-    pub page: PageRequest,
-}
-
-impl FromQuery for PageQuery {
-    fn from_query(query: &mut QueryReader) -> Self {
-        Self { limit: None, cursor: None, page: query.page() }
-    }
+/// What was begun.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Stopping {
+    /// Instances that are STOPPING from now on; those that were before do not count.
+    pub stopping: u64,
 }
 
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(create_team, list_teams)).routes(routes!(get_team, update_team))
+    OpenApiRouter::new()
+        .routes(routes!(create_team, list_teams))
+        .routes(routes!(get_team, update_team))
+        .routes(routes!(stop_all_instances))
 }
 
 /// Adds a team.
 #[utoipa::path(post, path = "/v1/teams", operation_id = "create_team", tag = "teams", request_body = CreateTeam,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition safe for 24 h.")),
     responses((status = 201, body = TeamDto), Failures))]
 async fn create_team(
     State(app): State<App>,
     caller: Authorized<scope::Admin>,
-    Json(body): Json<CreateTeam>,
-) -> Result<(StatusCode, Json<TeamDto>)> {
+    Keyed { body, key }: Keyed<CreateTeam>,
+) -> Result<Response> {
     caller.require_unbound()?;
     let mut quotas = Quotas::default();
     body.quotas.apply(&mut quotas);
-    let team = app::teams::create(&app.pool, &app.ids, &body.name, &quotas, &body.grants).await?;
-    Ok((StatusCode::CREATED, Json(team.into())))
+    let first = move |app: App, caller: Arc<Caller>, noted| async move {
+        let (name, trail) = (&body.name, &caller.trail);
+        let team = app::teams::create(&app.pool, &app.ids, name, &quotas, &body.grants, trail, &noted).await?;
+        Ok((StatusCode::CREATED, TeamDto::from(team)))
+    };
+    once(&app, caller.into_caller(), key, first, resumed).await
+}
+
+async fn resumed(app: App, _: Arc<Caller>, id: String) -> Result<Created<TeamDto>> {
+    let team = app::teams::get(&app.pool, &id).await.map_err(|_| lost())?;
+    Ok((StatusCode::CREATED, team.into()))
 }
 
 /// All teams, newest first.
@@ -148,7 +153,7 @@ async fn list_teams(
     _: Authorized<scope::Admin>,
     Query(query): Query<PageQuery>,
 ) -> Result<List<TeamDto>> {
-    Ok(List::of(app::teams::list(&app.pool, &query.page).await?, TeamDto::from))
+    Ok(List::of(app::teams::list(&app.pool, &query.into()).await?, TeamDto::from))
 }
 
 /// One team.
@@ -172,7 +177,7 @@ async fn update_team(
     Json(body): Json<UpdateTeam>,
 ) -> Result<Json<TeamDto>> {
     caller.require_unbound()?;
-    let team = app::teams::update(&app.pool, &id, |quotas, grants| {
+    let team = app::teams::update(&app.pool, &id, &caller.trail, |quotas, grants| {
         body.quotas.apply(quotas);
         if let Some(new) = body.grants {
             *grants = new;
@@ -181,4 +186,16 @@ async fn update_team(
     .await?;
     app.auth.forget_all();
     Ok(Json(team.into()))
+}
+
+/// Stops all live instances of a team, those that are starting included. The gateway goes on until they have ended.
+#[utoipa::path(post, path = "/v1/teams/{id}/stop-all", operation_id = "stop_all_instances", tag = "teams",
+    params(("id" = TeamId, Path)), responses((status = 202, body = Stopping), Failures))]
+async fn stop_all_instances(
+    State(app): State<App>,
+    caller: Authorized<scope::Admin>,
+    Path(id): Path<TeamId>,
+) -> Result<(StatusCode, Json<Stopping>)> {
+    let stopping = app::instances::stop_all(&app, &caller, &id).await?;
+    Ok((StatusCode::ACCEPTED, Json(Stopping { stopping })))
 }

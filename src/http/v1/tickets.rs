@@ -11,7 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     app::{self, App},
     auth::TicketGrant,
-    domain::scope::{Scope, scope},
+    domain::scope::{Permission, Scope, scope},
     error::{Error, Result},
     http::{
         extract::{Authorized, Json},
@@ -27,13 +27,13 @@ pub struct CreateTicket {
     pub instance_id: InstanceId,
     /// Limits the ticket to one command.
     pub exec_id: Option<ExecId>,
-    /// Default: `exec`.
+    /// Of `exec`, `exec:read` and `files:read`. Default: `exec`.
     #[serde(default)]
     #[schema(required = false, example = json!(["exec"]))]
     pub scopes: Vec<Scope>,
 }
 
-/// A ticket, good for one WebSocket: `Sec-WebSocket-Protocol: ags.exec.v1, ticket.<ticket>`.
+/// A ticket, good for one WebSocket: `Sec-WebSocket-Protocol: ags.exec.v1, ticket.<ticket>` (`ags.files.v1` for files).
 #[derive(Serialize, ToSchema)]
 pub struct TicketDto {
     pub ticket: String,
@@ -49,10 +49,10 @@ pub fn routes() -> OpenApiRouter<App> {
     responses((status = 201, body = TicketDto), Failures))]
 async fn create_ticket(
     State(app): State<App>,
-    caller: Authorized<scope::ExecOrExecRead>,
+    caller: Authorized<scope::Sockets>,
     Json(body): Json<CreateTicket>,
 ) -> Result<(StatusCode, Json<TicketDto>)> {
-    if let Some(scope) = body.scopes.iter().find(|scope| !matches!(scope, Scope::Exec | Scope::ExecRead)) {
+    if let Some(scope) = body.scopes.iter().find(|scope| !scope::Sockets::ANY_OF.contains(scope)) {
         return Err(Error::field("scopes", format!("`{scope}` is of no use on a WebSocket")));
     }
     app::instances::get(&app, &caller, &body.instance_id).await?;

@@ -21,12 +21,13 @@ use crate::{
     },
     error::Result,
     http::{
-        extract::{Authorized, FromQuery, Json, List, Path, Query, QueryReader},
-        idempotency::{Created, Keyed, lost, once},
+        extract::{Authorized, FromQuery, Json, Path, Query, QueryReader},
+        idempotency::{Created, Creation, Keyed, lost, once},
         openapi::Failures,
+        page::{List, PageQuery},
         request_log::carried,
     },
-    ids::{KeyId, ToolId},
+    ids::{KeyId, TeamId, ToolId},
     storage::tools::ToolFilter,
 };
 
@@ -45,6 +46,8 @@ pub struct ToolDto {
     pub status_reason: Option<String>,
     /// One that the cloud has for everybody: every team may start it, none may change it.
     pub shared: bool,
+    /// Whose it is: your team's, or that of the team that lends it to yours. Null for a shared one.
+    pub team_id: Option<TeamId>,
     pub upstream: String,
     pub description: Option<String>,
     pub default_timeout_seconds: Option<u32>,
@@ -70,6 +73,8 @@ pub struct ToolDto {
     pub updated_at: DateTime<Utc>,
 }
 
+impl Creation for ToolDto {}
+
 impl From<Tool> for ToolDto {
     fn from(tool: Tool) -> Self {
         let shared = tool.is_shared();
@@ -82,6 +87,7 @@ impl From<Tool> for ToolDto {
             status: tool.status,
             status_reason: tool.status_reason,
             shared,
+            team_id: tool.team_id,
             upstream: tool.upstream,
             description: spec.description,
             default_timeout_seconds: spec.default_timeout_seconds,
@@ -230,6 +236,37 @@ impl From<UpdateTool> for app::tools::Change {
     }
 }
 
+/// A tool of the cloud's console to be adopted.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"upstream_id": "sdt-a1b2c3d4"}))]
+pub struct ImportTool {
+    /// The cloud's id of it.
+    pub upstream_id: String,
+    /// Unique in the team. Default: as in the cloud.
+    #[schema(min_length = 1, max_length = 50)]
+    pub name: Option<String>,
+    /// Where it is; default by configuration.
+    pub upstream: Option<String>,
+}
+
+/// Whom to lend a tool to.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShareTool {
+    /// All of them: who is not named any more may not start instances of it any more. Those that run go on.
+    #[schema(max_items = 100)]
+    pub team_ids: Vec<TeamId>,
+}
+
+/// A tool, and the teams that it is lent to.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LentTool {
+    #[serde(flatten)]
+    pub tool: ToolDto,
+    pub shared_with: Vec<TeamId>,
+}
+
 /// How long to wait.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -249,49 +286,47 @@ impl FromQuery for CreateToolQuery {
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ToolsQuery {
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
-    id: Option<String>,
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
-    name: Option<String>,
-    #[param(example = "ACTIVE,CREATING")]
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
-    status: Option<String>,
-    #[param(rename = "type")]
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
-    kind: Option<String>,
+    #[param(value_type = Option<String>)]
+    id: Vec<String>,
+    #[param(value_type = Option<String>)]
+    name: Vec<String>,
+    #[param(value_type = Option<String>, example = "ACTIVE,CREATING")]
+    status: Vec<String>,
+    #[param(rename = "type", value_type = Option<String>)]
+    kind: Vec<String>,
     /// By tag: `tag.<key>=<value>`; repeated for several values.
-    #[param(style = Form, explode, example = json!({"tag.env": "prod"}))]
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
-    tag: Option<BTreeMap<String, String>>,
-    /// How many items at most.
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    #[allow(dead_code, reason = "documentation; `page` holds what was read")]
-    limit: Option<u32>,
-    /// `next_cursor` of the page before.
-    #[allow(dead_code, reason = "documentation; `page` holds what was read")]
-    cursor: Option<String>,
+    #[param(value_type = Option<BTreeMap<String, String>>, style = Form, explode, example = json!({"tag.env": "prod"}))]
+    tag: BTreeMap<String, Vec<String>>,
     #[param(ignore)]
-    filter: ToolFilter,
-    #[param(ignore)]
-    page: PageRequest,
+    page: PageQuery,
 }
 
 impl FromQuery for ToolsQuery {
     fn from_query(query: &mut QueryReader) -> Self {
-        let filter = ToolFilter {
-            ids: query.list("id"),
-            names: query.list("name"),
-            statuses: query.list("status"),
-            kinds: query.list("type"),
-            tags: query.choices("tag"),
-        };
-        let page = query.page();
-        Self { id: None, name: None, status: None, kind: None, tag: None, limit: None, cursor: None, filter, page }
+        Self {
+            id: query.list("id"),
+            name: query.list("name"),
+            status: query.list("status"),
+            kind: query.list("type"),
+            tag: query.choices("tag"),
+            page: PageQuery::from_query(query),
+        }
+    }
+}
+
+impl ToolsQuery {
+    fn into_parts(self) -> (ToolFilter, PageRequest) {
+        let Self { id: ids, name: names, status: statuses, kind: kinds, tag: tags, page } = self;
+        (ToolFilter { ids, names, statuses, kinds, tags }, page.into())
     }
 }
 
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(create_tool, list_tools)).routes(routes!(get_tool, update_tool, delete_tool))
+    OpenApiRouter::new()
+        .routes(routes!(create_tool, list_tools))
+        .routes(routes!(get_tool, update_tool, delete_tool))
+        .routes(routes!(share_tool))
+        .routes(routes!(import_tool))
 }
 
 fn created(tool: Tool) -> Created<ToolDto> {
@@ -309,6 +344,7 @@ async fn create_tool(
     Query(query): Query<CreateToolQuery>,
     Keyed { body, key }: Keyed<CreateTool>,
 ) -> Result<Response> {
+    caller.require_unbound()?;
     let patience = wait::patience(query.wait, Duration::ZERO, app.config.tools.max_wait)?;
     let wanted = body.into();
     let first = move |app: App, caller: Arc<Caller>, intent| async move {
@@ -324,14 +360,15 @@ async fn resumed(app: App, caller: Arc<Caller>, id: String) -> Result<Created<To
 }
 
 /// The team's tools and the shared ones, newest first.
-#[utoipa::path(get, path = "/v1/tools", operation_id = "list_tools", tag = "tools", params(ToolsQuery),
+#[utoipa::path(get, path = "/v1/tools", operation_id = "list_tools", tag = "tools", params(ToolsQuery, PageQuery),
     responses((status = 200, body = List<ToolDto>), Failures))]
 async fn list_tools(
     State(app): State<App>,
     caller: Authorized<scope::ToolsRead>,
     Query(query): Query<ToolsQuery>,
 ) -> Result<List<ToolDto>> {
-    Ok(List::of(app::tools::list(&app, &caller, &query.filter, &query.page).await?, ToolDto::from))
+    let (filter, page) = query.into_parts();
+    Ok(List::of(app::tools::list(&app, &caller, &filter, &page).await?, ToolDto::from))
 }
 
 /// One tool.
@@ -371,4 +408,37 @@ async fn delete_tool(
     let work = async move { app::tools::delete(&task_app, &caller, &id).await };
     wait::detached(&app, "delete", carried(work)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Lends a tool of your team to other teams: they may start instances of it, as far as they were granted what it has (its
+/// role, network, mounts and upstream), and may not change it.
+#[utoipa::path(post, path = "/v1/tools/{id}/share", operation_id = "share_tool", tag = "tools", params(("id" = ToolId, Path)),
+    request_body = ShareTool, responses((status = 200, body = LentTool), Failures))]
+async fn share_tool(
+    State(app): State<App>,
+    caller: Authorized<scope::ToolsWrite>,
+    Path(id): Path<ToolId>,
+    Json(body): Json<ShareTool>,
+) -> Result<Json<LentTool>> {
+    let tool = app::tools::share(&app, &caller, &id, &body.team_ids).await?;
+    let shared_with = app::tools::shared_with(&app, &caller, &tool).await?;
+    Ok(Json(LentTool { tool: tool.into(), shared_with }))
+}
+
+/// Adopts a tool that was made in the cloud's console, for teams that were granted it and what the tool has. In the cloud
+/// it only gets the gateway's tags; from now on it is changed and deleted here.
+#[utoipa::path(post, path = "/v1/tools/import", operation_id = "import_tool", tag = "tools", request_body = ImportTool,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition safe for 24 h.")),
+    responses((status = 201, body = ToolDto), Failures))]
+async fn import_tool(
+    State(app): State<App>,
+    caller: Authorized<scope::ToolsWrite>,
+    Keyed { body, key }: Keyed<ImportTool>,
+) -> Result<Response> {
+    caller.require_unbound()?;
+    let wanted = app::tools::Import { upstream_id: body.upstream_id, name: body.name, upstream: body.upstream };
+    let first = move |app: App, caller: Arc<Caller>, intent| async move {
+        app::tools::import(&app, &caller, &wanted, intent).await.map(created)
+    };
+    once(&app, caller.into_caller(), key, first, resumed).await
 }

@@ -148,6 +148,23 @@ pub async fn begin_stop(
     Ok(done.rows_affected() == 1)
 }
 
+/// Begins the end of all live instances of a team; the reaper goes on with them. Answers how many there were.
+///
+/// # Errors
+/// When the database fails.
+pub async fn begin_stop_all(connection: &mut PgConnection, team: &TeamId, reason: &StopReason) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "UPDATE instances SET status = 'STOPPING', stop_reason = $2, stopping_at = now(), updated_at = now(), attempts = 0,
+                              claimed_until = CASE WHEN status = 'STARTING' THEN claimed_until END
+         WHERE team_id = $1 AND stopped_at IS NULL AND status <> 'STOPPING'",
+        team.as_str(),
+        reason.as_str(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// Claims a STOPPING instance whose stop nobody works on, or that rests after a failure.
 ///
 /// # Errors
@@ -261,6 +278,7 @@ pub struct Step<'a> {
 pub async fn system_step(connection: &mut PgConnection, id: &InstanceId, step: &Step<'_>) -> sqlx::Result<bool> {
     let done = sqlx::query!(
         "UPDATE instances SET status = $3, updated_at = now(), claimed_until = NULL, missing_since = NULL,
+                              last_active_at = CASE WHEN $3 = 'RUNNING' THEN now() ELSE last_active_at END,
                               upstream_expires_at = coalesce($4, upstream_expires_at)
          WHERE id = $1 AND status = $2
            AND ($5::timestamptz IS NULL OR (updated_at < $5 AND (claimed_until IS NULL OR claimed_until <= now())))",
@@ -300,7 +318,9 @@ pub async fn update(
          SET timeout_seconds = coalesce($3, timeout_seconds),
              expires_at = coalesce(now() + make_interval(secs => $3), expires_at),
              upstream_expires_at = coalesce(now() + make_interval(secs => $4), upstream_expires_at),
-             metadata = coalesce($5, metadata), idle = CASE WHEN $6 THEN $7 ELSE idle END, updated_at = now()
+             metadata = coalesce($5, metadata), idle = CASE WHEN $6 THEN $7 ELSE idle END,
+             -- A new rule counts from now on.
+             last_active_at = CASE WHEN $6 THEN now() ELSE last_active_at END, updated_at = now()
          WHERE team_id = $1 AND id = $2 AND stopped_at IS NULL AND status <> 'STOPPING'
            AND ($3::integer IS NULL OR (status IN ('RUNNING', 'PAUSED') AND expires_at > now()))",
         team.as_str(),

@@ -1,13 +1,12 @@
 //! What the jobs look for, in every team.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::Row;
-use crate::{
-    domain::instance::{Instance, InstanceStatus},
-    ids::InstanceId,
-};
+use crate::domain::instance::{Instance, InstanceStatus};
 
 /// Takes up to `limit` instances that are to be stopped: those whose time is up, which are STOPPING from now on, and those
 /// that are STOPPING and that nobody works on. Other replicas take others at the same time.
@@ -133,19 +132,36 @@ pub async fn system_expected(connection: &mut PgConnection, upstream: &str) -> s
     Ok(rows.into_iter().map(Instance::from).collect())
 }
 
-/// Notes that the cloud does not show an instance, and answers for how many seconds that has been so.
+/// Notes that the cloud does not show these instances.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn system_missing(connection: &mut PgConnection, id: &InstanceId) -> sqlx::Result<f64> {
-    let missing = sqlx::query_scalar!(
-        r#"UPDATE instances SET missing_since = coalesce(missing_since, now())
-           WHERE id = $1 RETURNING extract(epoch FROM now() - missing_since)::float8 AS "seconds!""#,
-        id.as_str(),
+pub async fn system_note_missing(connection: &mut PgConnection, ids: &[String]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE instances SET missing_since = now() WHERE id = ANY($1) AND missing_since IS NULL AND stopped_at IS NULL",
+        ids,
     )
-    .fetch_optional(connection)
+    .execute(connection)
     .await?;
-    Ok(missing.unwrap_or_default())
+    Ok(())
+}
+
+/// Since when the cloud has not shown instances of an upstream, by their ids.
+///
+/// # Errors
+/// When the database fails.
+pub async fn system_missing(
+    connection: &mut PgConnection,
+    upstream: &str,
+) -> sqlx::Result<HashMap<String, DateTime<Utc>>> {
+    let rows = sqlx::query!(
+        r#"SELECT id, missing_since AS "since!" FROM instances
+           WHERE upstream = $1 AND stopped_at IS NULL AND missing_since IS NOT NULL"#,
+        upstream,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.since)).collect())
 }
 
 /// Notes that the cloud shows these instances.
@@ -162,6 +178,26 @@ pub async fn system_present(connection: &mut PgConnection, ids: &[String]) -> sq
     Ok(())
 }
 
+/// What the reaper has before it.
+pub struct Backlog {
+    pub count: i64,
+    /// How long ago the oldest should have ended, or began to; `None` when there is none.
+    pub age_seconds: Option<f64>,
+}
+
+/// # Errors
+/// When the database fails.
+pub async fn system_backlog(connection: &mut PgConnection) -> sqlx::Result<Backlog> {
+    sqlx::query_as!(
+        Backlog,
+        r#"SELECT count(*) AS "count!",
+                  extract(epoch FROM now() - min(least(expires_at, coalesce(stopping_at, expires_at))))::float8 AS age_seconds
+           FROM instances WHERE stopped_at IS NULL AND (status = 'STOPPING' OR expires_at <= now())"#,
+    )
+    .fetch_one(connection)
+    .await
+}
+
 /// Live instances by status.
 ///
 /// # Errors
@@ -172,4 +208,22 @@ pub async fn system_count_live(connection: &mut PgConnection) -> sqlx::Result<Ve
             .fetch_all(connection)
             .await?;
     Ok(rows.into_iter().map(|row| (row.status.into(), row.count.unsigned_abs())).collect())
+}
+
+/// Removes up to `limit` instances that ended more than `age_seconds` ago and have no commands any more.
+///
+/// # Errors
+/// When the database fails.
+pub async fn system_prune(connection: &mut PgConnection, age_seconds: f64, limit: i64) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM instances WHERE id IN
+             (SELECT id FROM instances i
+              WHERE stopped_at < now() - make_interval(secs => $1) AND NOT EXISTS (SELECT FROM execs WHERE instance_id = i.id)
+              LIMIT $2 FOR UPDATE SKIP LOCKED)",
+        age_seconds,
+        limit,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
 }

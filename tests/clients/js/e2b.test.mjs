@@ -5,8 +5,8 @@ import { test } from 'node:test'
 
 import { CommandExitError, NotFoundError, Sandbox, TimeoutError } from 'e2b'
 
-const url = process.env.AGS_EMULATOR_URL
-const options = { apiKey: process.env.AGS_EMULATOR_API_KEY, apiUrl: url, sandboxUrl: url }
+const { E2B_API_URL: apiUrl, E2B_SANDBOX_URL: sandboxUrl, E2B_API_KEY: apiKey } = process.env
+const options = { apiKey, apiUrl, sandboxUrl }
 
 async function withSandbox(use) {
   const sandbox = await Sandbox.create('base', { ...options, timeoutMs: 60_000 })
@@ -88,12 +88,25 @@ test('files', () =>
 
 test('watching', () =>
   withSandbox(async (sandbox) => {
-    await sandbox.files.makeDir('watched')
+    await sandbox.files.makeDir('watched/old')
     const events = []
-    const watch = await sandbox.files.watchDir('watched', (event) => events.push(`${event.type} ${event.name}`))
+    const exits = []
+    const watch = await sandbox.files.watchDir('watched', (event) => events.push(`${event.type} ${event.name}`), {
+      recursive: true,
+      onExit: (error) => exits.push(error),
+    })
     await sandbox.files.write('watched/new.txt', 'x')
-    await eventually(() => events.includes('write new.txt'))
+    await sandbox.commands.run('mkdir -p watched/made/later')
+    await eventually(() => events.includes('create made/later'))
+    await sandbox.commands.run('mv watched/new.txt watched/made/later/ü && rm watched/made/later/ü')
+    await eventually(() => events.includes('remove made/later/ü'))
+    assert.deepEqual(
+      events.filter((event) => /new.txt|ü/.test(event)),
+      ['create new.txt', 'chmod new.txt', 'write new.txt', 'rename new.txt', 'create made/later/ü', 'remove made/later/ü'],
+    )
     await watch.stop()
+    await eventually(() => exits.length === 1)
+    await assert.rejects(sandbox.files.watchDir('absent', () => {}), NotFoundError)
   }))
 
 test('pause and connect', () =>

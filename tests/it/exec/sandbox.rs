@@ -1,5 +1,8 @@
 //! A stack with one running instance.
 
+use ags_gateway::{app::instances::Target, storage::instances};
+use envd_client::{ProcessEvent, StartSpec};
+use futures_util::StreamExt;
 use http::Method;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -27,6 +30,12 @@ impl Sandbox {
         let instance = api.post("/v1/instances", &body).await.expect(201);
         let id = instance["id"].as_str().expect("an id").to_owned();
         Self { stack, api, id }
+    }
+
+    /// To be asked at one gateway only: each counts by itself what it allows.
+    pub fn at_one_gateway(mut self) -> Self {
+        self.api = self.api.at(&self.stack.url);
+        self
     }
 
     /// A path below the instance's.
@@ -67,6 +76,29 @@ impl Sandbox {
 
     pub async fn post_bytes(&self, rest: &str, body: impl Into<reqwest::Body>) -> Answer {
         read(self.request(Method::POST, rest).body(body)).await
+    }
+
+    /// Starts a shell line past the gateway, as any client of the cloud may; answers its process id.
+    pub async fn start_unseen(&self, line: &str) -> u32 {
+        let app = &self.stack.app;
+        let mut connection = app.pool.acquire().await.expect("a connection");
+        let instance = instances::system_find(&mut connection, &self.id.parse().expect("an id")).await;
+        let target = Target::of(app, instance.expect("a database").expect("an instance")).expect("a way into it");
+        let spec = StartSpec {
+            cmd: "/bin/bash".to_owned(),
+            args: vec!["-c".to_owned(), line.to_owned()],
+            stdin: true,
+            ..StartSpec::default()
+        };
+        let started = target.call(|envd| {
+            let spec = spec.clone();
+            async move { envd.start(spec).await }
+        });
+        let mut events = started.await.expect("a process");
+        match events.next().await {
+            Some(Ok(ProcessEvent::Started { pid })) => pid,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Whether any process of the sandbox has this in its command line.

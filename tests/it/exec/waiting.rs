@@ -120,7 +120,7 @@ fn what_is_wrong_with_a_request_is_named() {
             (json!({"cmd": "true", "pty": {"cols": 80}}), "pty.rows"),
             (json!({"cmd": "true", "output_limit": 1u64 << 40}), "output_limit"),
             (json!({"cmd": "true", "tag": ""}), "tag"),
-            (json!({"cmd": "true", "durable": true}), "durable"),
+            (json!({"pty": {"cols": 80, "rows": 24}, "durable": true}), "durable"),
             (json!({"cmd": "true", "shell": "zsh"}), "shell"),
         ];
         for (body, field) in cases {

@@ -99,22 +99,53 @@ fn ranges_and_conditions_are_honoured() {
 }
 
 #[test]
-fn head_tells_the_length_without_the_content() {
+fn head_says_what_get_says_without_the_content() {
     harness::run(async {
         let sandbox = Sandbox::start().await;
         sandbox.put("a.txt", "hello").await.expect(201);
-        sandbox.shell("ln -s a.txt /home/user/link").await;
-        let date = sandbox.fetch("a.txt").await.headers()[header::LAST_MODIFIED].clone();
-        for path in ["a.txt", "link"] {
-            let response = sandbox.content(Method::HEAD, path).send().await.unwrap();
-            assert_eq!(response.status(), 200);
-            assert_eq!(response.headers()[header::CONTENT_LENGTH], "5", "{path}");
-            assert_eq!(response.headers()[header::LAST_MODIFIED], date, "as GET says");
-            assert_eq!(response.headers()[header::ACCEPT_RANGES], "bytes");
+        sandbox.put("empty", "").await.expect(201);
+        sandbox.shell("ln -s a.txt /home/user/link && mkdir /home/user/d").await;
+        let ask = async |method: Method, path: &str, condition: (&str, &str)| {
+            let request = sandbox.content(method, path).header(condition.0, condition.1);
+            let response = request.send().await.unwrap();
+            let (status, mut headers) = (response.status(), response.headers().clone());
+            for name in [header::DATE, header::TRANSFER_ENCODING] {
+                headers.remove(name);
+            }
+            // What is of the one request alone.
+            for name in ["x-request-id", "ratelimit"] {
+                headers.remove(name);
+            }
+            (status, headers, response.bytes().await.unwrap())
+        };
+        let none = ("x-none", "");
+        let date = ask(Method::GET, "a.txt", none).await.1[header::LAST_MODIFIED].to_str().unwrap().to_owned();
+        for (path, condition, status) in [
+            ("a.txt", none, 200),
+            ("link", none, 200),
+            ("empty", none, 200),
+            ("/proc/version", none, 200),
+            ("a.txt", ("range", "bytes=1-2"), 206),
+            ("a.txt", ("if-modified-since", date.as_str()), 304),
+        ] {
+            let (get, head) = (ask(Method::GET, path, condition).await, ask(Method::HEAD, path, condition).await);
+            assert_eq!((head.0, head.0.as_u16()), (get.0, status), "{path}");
+            assert_eq!(head.1, get.1, "{path} {condition:?}");
+            assert!(head.2.is_empty());
         }
-        assert_eq!(sandbox.content(Method::HEAD, "absent").send().await.unwrap().status(), 404);
-        let unknown = sandbox.content(Method::HEAD, "/proc/version").send().await.unwrap();
-        assert!(!unknown.headers().contains_key(header::CONTENT_LENGTH), "only reading tells");
+        for (path, condition, status) in
+            [("absent", none, 404), ("d", none, 409), ("a.txt", ("range", "bytes=5-"), 416)]
+        {
+            assert_eq!(ask(Method::HEAD, path, condition).await.0, status, "{path}");
+            assert_eq!(ask(Method::GET, path, condition).await.0, status, "{path}");
+        }
+        let whole = ask(Method::HEAD, "link", none).await.1;
+        assert_eq!(
+            (&whole[header::CONTENT_LENGTH], &whole[header::ACCEPT_RANGES]),
+            (&"5".parse().unwrap(), &"bytes".parse().unwrap())
+        );
+        let unknown = ask(Method::HEAD, "/proc/version", none).await.1;
+        assert!(!unknown.contains_key(header::CONTENT_LENGTH), "only reading tells");
     });
 }
 

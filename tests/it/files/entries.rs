@@ -146,9 +146,33 @@ fn what_does_not_fit_is_refused_with_its_own_code() {
         sandbox.post("/mkdir", &json!({"path": "dir"})).await.expect(201);
         sandbox.post("/move", &moving("dir", "full")).await.problem(409, "already_exists");
         sandbox.post("/move", &moving("full", "full/deeper")).await.problem(422, "validation_failed");
-        sandbox.put("/sys/new", "x").await.problem(403, "permission_denied");
+        let denied = sandbox.put("/sys/new", "x").await.problem(403, "permission_denied");
+        assert!(denied["detail"].as_str().unwrap().contains("\"/sys/new\""), "{denied:#}");
         sandbox.put("/proc/new", "x").await.problem(404, "not_found");
         assert_eq!(sandbox.names("full").await, ["file"]);
         assert_eq!(sandbox.read("file").await, b"x");
+    });
+}
+
+#[test]
+fn links_that_lead_in_circles_are_listed_and_not_followed() {
+    harness::run(async {
+        let sandbox = Sandbox::start().await;
+        sandbox.put("t/sub/file", "x").await.expect(201);
+        sandbox.shell("cd /home/user/t && ln -s . self && ln -s ../.. sub/up && ln -s one two && ln -s two one").await;
+        let paths: Vec<String> = sandbox
+            .list("t", 64)
+            .await
+            .iter()
+            .map(|item| item["path"].as_str().unwrap().replace("/home/user/t/", ""))
+            .collect();
+        assert_eq!(paths, ["one", "self", "sub", "sub/file", "sub/up", "two"]);
+        let circle = sandbox.stat("t/one").await.expect(200);
+        assert_eq!((&circle["type"], &circle["target_type"]), (&json!("symlink"), &Value::Null));
+        harness::read(sandbox.content(http::Method::GET, "t/one")).await.problem(404, "not_found");
+        assert_eq!(sandbox.read("t/self/self/sub/up/t/sub/file").await, b"x");
+        sandbox.delete("t/self").await.expect(204);
+        sandbox.delete("t/sub/up").await.expect(204);
+        assert_eq!(sandbox.read("t/sub/file").await, b"x", "only the links are gone");
     });
 }

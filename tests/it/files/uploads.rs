@@ -133,6 +133,23 @@ fn readers_see_the_old_file_or_the_new_one() {
 }
 
 #[test]
+fn of_several_writers_one_wins_as_a_whole() {
+    harness::run(async {
+        let sandbox = Sandbox::start().await;
+        let contents: Vec<Vec<u8>> = (b'a'..=b'f').map(|letter| vec![letter; 700_000 + usize::from(letter)]).collect();
+        for _ in 0..3 {
+            let writers = contents.iter().map(|content| sandbox.put("d/contested", content.clone()));
+            for written in futures_util::future::join_all(writers).await {
+                assert!(matches!(written.status.as_u16(), 200 | 201), "{:#}", written.body);
+            }
+            let content = sandbox.read("d/contested").await;
+            assert!(contents.contains(&content), "{} bytes of several writers", content.len());
+            assert_eq!(sandbox.names("d").await, ["contested"]);
+        }
+    });
+}
+
+#[test]
 fn a_replaced_file_keeps_its_mode_and_a_link_stays_a_link() {
     harness::run(async {
         let sandbox = Sandbox::start().await;

@@ -1,14 +1,20 @@
 //! Calls of the API.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use http::StatusCode;
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
 use serde_json::Value;
 
-/// A caller of the API.
+/// A caller of the API: of one gateway, or by turns of several.
 #[derive(Clone)]
 pub struct Api {
     client: Client,
-    base: String,
+    bases: Vec<String>,
+    turn: Arc<AtomicUsize>,
     key: Option<String>,
 }
 
@@ -22,21 +28,33 @@ pub struct Answer {
 
 impl Api {
     pub fn new(base: &str, key: &str) -> Self {
-        Self { key: Some(key.to_owned()), ..Self::anonymous(base) }
+        Self::anonymous(base).bearing(key)
     }
 
     pub fn anonymous(base: &str) -> Self {
         let client = Client::builder().no_proxy().build().expect("a client");
-        Self { client, base: base.to_owned(), key: None }
+        Self { client, bases: vec![base.to_owned()], turn: Arc::default(), key: None }
     }
 
-    /// The same caller at another replica.
+    /// The same with a key.
+    pub fn bearing(&self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self.clone() }
+    }
+
+    /// The same caller at one replica.
     pub fn at(&self, base: &str) -> Self {
-        Self { base: base.to_owned(), ..self.clone() }
+        self.spread(&[base.to_owned()])
     }
 
+    /// The same caller at several replicas by turns.
+    pub fn spread(&self, bases: &[String]) -> Self {
+        Self { bases: bases.to_vec(), ..self.clone() }
+    }
+
+    /// The address of a path, at the gateway whose turn it is.
     pub fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base)
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.bases.len();
+        format!("{}{path}", self.bases[turn])
     }
 
     pub fn key(&self) -> &str {

@@ -1,16 +1,22 @@
 //! An emulator and a gateway of a test's own.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+};
 
 use ags_emulator::{
     Emulator,
     settings::{Account, Backing, Settings},
 };
 use ags_gateway::{
-    app::{self, App},
+    app::{self, App, idempotency::Intent, keys::Mint},
+    auth::Trail,
     bootstrap,
     config::{Config, Environment},
     domain::{
+        credential::KeyKind,
         scope::Scopes,
         team::{Grants, Quotas},
     },
@@ -20,7 +26,7 @@ use ags_gateway::{
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
-use super::{Api, database};
+use super::{Api, database, setting};
 
 const SECRET_ID: &str = "AKIDTESTTESTTESTTEST";
 const SECRET_KEY: &str = "not-a-secret-of-anything";
@@ -34,6 +40,8 @@ pub struct Options {
     pub config: Vec<(&'static str, String)>,
     /// No processes behind the instances: for tests of the lifecycle alone.
     pub simulated: bool,
+    /// What the daemons claim to be, where it matters.
+    pub envd_version: Option<&'static str>,
 }
 
 impl Options {
@@ -51,7 +59,11 @@ impl Options {
 pub struct Stack {
     pub emulator: Emulator,
     pub app: App,
+    /// Of the gateway whose app this is.
     pub url: String,
+    /// Asks all gateways by turns: one, or `AGS_TEST_GATEWAYS`.
+    anybody: Api,
+    others: Vec<App>,
     pub database_url: String,
     /// A key of team `dev` with every team scope.
     pub key: String,
@@ -86,13 +98,22 @@ impl Stack {
         settings.domain = DOMAIN.into();
         settings.backing =
             if options.simulated { Backing::Nothing } else { Backing::Processes { daemon: Some(daemon()) } };
+        if let Some(version) = options.envd_version {
+            settings.envd_version = version.into();
+        }
         let emulator = Emulator::start(settings).await.expect("an emulator");
         let database_url = database::fresh().await;
-        let config = config(&database_url, &emulator, &options);
-        let (app, url) = serve(config).await;
+        let (app, url) = serve(config(&database_url, &emulator, &options)).await;
+        let (mut urls, mut others) = (vec![url.clone()], Vec::new());
+        for _ in 1..setting("AGS_TEST_GATEWAYS", 1) {
+            let (app, url) = serve(config(&database_url, &emulator, &options)).await;
+            urls.push(url);
+            others.push(app);
+        }
         let key = make_key(&app, "dev", Scopes::team()).await;
         let admin_key = make_key(&app, "admin", Scopes::all()).await;
-        Self { emulator, app, url, database_url, key, admin_key, options, _state: state }
+        let anybody = Api::anonymous(&url).spread(&urls);
+        Self { emulator, app, url, anybody, others, database_url, key, admin_key, options, _state: state }
     }
 
     /// A further replica on the same database and emulator: its app and its URL.
@@ -102,33 +123,60 @@ impl Stack {
 
     /// As [`replica`](Self::replica), with one setting of its own.
     pub async fn replica_with(&self, key: &'static str, value: &str) -> (App, String) {
-        let options = self.options.clone().with(key, value);
+        self.replica_as(&[(key, value)]).await
+    }
+
+    /// As [`replica`](Self::replica), with settings of its own.
+    pub async fn replica_as(&self, settings: &[(&'static str, &str)]) -> (App, String) {
+        let options = settings.iter().fold(self.options.clone(), |options, (key, value)| options.with(key, *value));
         serve(config(&self.database_url, &self.emulator, &options)).await
+    }
+
+    /// The API as the bearer of a key.
+    pub fn bearer(&self, key: &str) -> Api {
+        self.anybody.bearing(key)
     }
 
     /// The API as team `dev`.
     pub fn api(&self) -> Api {
-        Api::new(&self.url, &self.key)
+        self.bearer(&self.key)
     }
 
     /// The API as an administrator.
     pub fn admin(&self) -> Api {
-        Api::new(&self.url, &self.admin_key)
+        self.bearer(&self.admin_key)
+    }
+
+    /// A program `ags-gateway serve` on the same database and emulator.
+    pub fn program(&self, ready_file: &Path) -> Command {
+        let mut command = self.command(&["serve", "--ready-file"]);
+        command.arg(ready_file).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    /// A program `ags-gateway` with these arguments on the same database and emulator.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ags-gateway"));
+        command.env_clear().envs(variables(&self.database_url, &self.emulator, &self.options)).args(arguments);
+        command
     }
 
     /// The API as a fresh team of that name.
     pub async fn team(&self, name: &str) -> Api {
-        Api::new(&self.url, &make_key(&self.app, name, Scopes::team()).await)
+        self.bearer(&make_key(&self.app, name, Scopes::team()).await)
     }
 }
 
 impl Drop for Stack {
     fn drop(&mut self) {
         self.app.lifecycle.drain();
+        for other in &self.others {
+            other.lifecycle.drain();
+        }
     }
 }
 
-fn config(database_url: &str, emulator: &Emulator, options: &Options) -> Config {
+fn variables(database_url: &str, emulator: &Emulator, options: &Options) -> Vec<(String, String)> {
     let own = [
         ("SERVER__LISTEN", "127.0.0.1:0".to_owned()),
         ("DATABASE__URL", database_url.to_owned()),
@@ -143,10 +191,12 @@ fn config(database_url: &str, emulator: &Emulator, options: &Options) -> Config 
         ("UPSTREAM_DEFAULTS__CREDENTIALS__SECRET_ID", SECRET_ID.to_owned()),
         ("UPSTREAM_DEFAULTS__CREDENTIALS__SECRET_KEY", SECRET_KEY.to_owned()),
     ];
-    let variables = own
-        .into_iter()
-        .chain(options.config.iter().cloned())
-        .map(|(key, value)| (format!("AGS_GATEWAY__{key}"), value));
+    let all = own.into_iter().chain(options.config.iter().cloned());
+    all.map(|(key, value)| (format!("AGS_GATEWAY__{key}"), value)).collect()
+}
+
+fn config(database_url: &str, emulator: &Emulator, options: &Options) -> Config {
+    let variables = variables(database_url, emulator, options);
     Config::load(&Environment::new(variables), None).expect("a valid configuration")
 }
 
@@ -160,12 +210,16 @@ async fn make_key(app: &App, team: &str, scopes: Scopes) -> String {
     let team = match app::teams::get(&app.pool, team).await {
         Ok(team) => team,
         Err(_) => {
-            app::teams::create(&app.pool, &app.ids, team, &Quotas::default(), &Grants::default()).await.expect("a team")
+            // Tests ask as fast as they can.
+            let quotas = Quotas { requests_per_second: 1_000_000, ..Quotas::default() };
+            let grants = Grants { tokens: true, imports: true, ..Grants::default() };
+            let (trail, noted) = (Trail::default(), Intent::default());
+            app::teams::create(&app.pool, &app.ids, team, &quotas, &grants, &trail, &noted).await.expect("a team")
         }
     };
     let mut connection = app.pool.acquire().await.expect("a connection");
-    let wanted = app::keys::Wanted { name: "test".into(), scopes, expires_at: None, instance: None };
-    let minted =
-        app::keys::mint(&mut connection, &app.ids, &app.peppers, &team.id, None, &wanted).await.expect("a key");
-    minted.secret.expose_secret().to_owned()
+    let wanted =
+        app::keys::Wanted { name: "test".into(), scopes, expires_at: None, instance: None, kind: KeyKind::Api };
+    let minted = app::keys::mint(&mut connection, Mint::of(app), &team.id, None, &wanted).await.expect("a key");
+    minted.secret.into_key().expect("a key").expose_secret().to_owned()
 }

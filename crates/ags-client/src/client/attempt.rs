@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Inner;
 use super::error::{ErrorKind, Fault, Stage};
+use super::limiter::Priority;
 use crate::envelope::{self, DecodeError, Decoded};
 use crate::{SERVICE, VERSION};
 
@@ -26,6 +27,7 @@ const X_TC_VERSION: HeaderName = HeaderName::from_static("x-tc-version");
 /// What all attempts of a call have in common.
 pub(super) struct Attempt<'a> {
     pub client: &'a Inner,
+    pub priority: Priority,
     pub action: &'static str,
     pub body: Bytes,
     pub deadline: Instant,
@@ -37,7 +39,7 @@ type Answer<T> = (T, Option<String>);
 
 impl Attempt<'_> {
     pub(super) async fn make<T: DeserializeOwned>(&self) -> Result<Answer<T>, Fault> {
-        let turn = self.client.limiter.turn(self.action, self.deadline).await;
+        let turn = self.client.limiter.turn(self.action, self.priority, self.deadline).await;
         turn.map_err(|_| self.late(Stage::Turn))?;
         let credential = timeout_at(self.deadline, self.client.credentials.credential()).await;
         let credential = credential.map_err(|_| self.late(Stage::Credential))?.map_err(ErrorKind::Credential)?;

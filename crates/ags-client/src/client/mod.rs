@@ -18,8 +18,8 @@ use tracing::Instrument;
 
 pub use credentials::{CredentialError, CredentialProvider, StaticCredentials};
 pub use error::{AgsError, ErrorKind, Outcome, Stage};
-pub use limiter::Limiter;
-pub use paging::{Listing, MAX_PAGE};
+pub use limiter::{Limiter, Priority};
+pub use paging::{Counted, Listing, MAX_PAGE};
 pub use seams::{Clock, Jitter, system_clock, system_jitter};
 pub use settings::{Backoff, Rates, Settings, SettingsError};
 
@@ -34,7 +34,7 @@ use error::{Again, Fault, History};
 /// has an effect, and after a fault whose effect is unknown only when the request [may be
 /// repeated](Action::repeatable). Dropping the future abandons the call wherever it is.
 #[derive(Clone)]
-pub struct AgsClient(Arc<Inner>);
+pub struct AgsClient(Arc<Inner>, Priority);
 
 struct Inner {
     settings: Settings,
@@ -75,8 +75,19 @@ impl AgsClient {
         Builder(Inner { settings, http, credentials, limiter, clock, jitter })
     }
 
+    /// The same client for calls that nobody waits for: callers' calls go before them.
+    #[must_use]
+    pub fn in_background(&self) -> AgsClient {
+        AgsClient(self.0.clone(), Priority::Background)
+    }
+
     pub fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    /// The limiter that it shares with its clones.
+    pub fn limiter(&self) -> &Limiter {
+        &self.0.limiter
     }
 
     /// Calls an action within the deadline of the settings.
@@ -103,7 +114,7 @@ impl AgsClient {
             Ok(body) => Bytes::from(body),
             Err(error) => return Err(AgsError::new(ErrorKind::Request(error.into()).into(), history)),
         };
-        let attempt = Attempt { client: &self.0, action: A::NAME, body, deadline, limit };
+        let attempt = Attempt { client: &self.0, priority: self.1, action: A::NAME, body, deadline, limit };
         loop {
             history.attempts += 1;
             let fault = match attempt.make().await {
@@ -160,6 +171,6 @@ impl Builder {
 
     pub fn build(self) -> Result<AgsClient, SettingsError> {
         self.0.settings.check()?;
-        Ok(AgsClient(Arc::new(self.0)))
+        Ok(AgsClient(Arc::new(self.0), Priority::Caller))
     }
 }

@@ -73,9 +73,43 @@ impl AgsClient {
         }
     }
 
+    /// [`list`](Self::list) in one piece, with the least and the most that the cloud said there was meanwhile: a whole
+    /// listing has no fewer entries, and no more.
+    pub async fn list_counted<L: Listing>(&self, mut request: L) -> Result<Counted<L::Item>, AgsError> {
+        let mut cursor = Cursor::at(request.offset());
+        let mut counted = Counted { items: Vec::new(), least: i64::MAX, most: 0 };
+        while let Some(offset) = cursor.next {
+            request.set_page(offset, MAX_PAGE);
+            let (entries, total) = L::entries(self.call(&request).await?.value);
+            counted.least = counted.least.min(total);
+            counted.most = counted.most.max(total);
+            counted.items.extend(cursor.take(entries, total, L::id));
+        }
+        Ok(counted)
+    }
+
     /// [`list`](Self::list) in one piece.
     pub async fn list_all<L: Listing>(&self, request: L) -> Result<Vec<L::Item>, AgsError> {
         self.list(request).try_collect().await
+    }
+}
+
+/// A listing, and what the cloud said about its length.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Counted<T> {
+    pub items: Vec<T>,
+    pub least: i64,
+    pub most: i64,
+}
+
+impl<T> Counted<T> {
+    /// What speaks against the listing; `None` when nothing does.
+    #[must_use]
+    pub fn doubt(&self) -> Option<String> {
+        let Self { items, least, most } = self;
+        let count = i64::try_from(items.len()).unwrap_or(i64::MAX);
+        (count < *least || count > *most)
+            .then(|| format!("{count} entries were listed, and the total said {least} to {most}"))
     }
 }
 
@@ -195,6 +229,16 @@ mod tests {
             found.sort_unstable();
             prop_assert_eq!(found, (0..length).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_listing_that_contradicts_itself_is_doubted() {
+        let counted = |count: usize, least, most| Counted { items: vec![(); count], least, most }.doubt().is_some();
+        assert!(!counted(0, 0, 0));
+        assert!(!counted(105, 100, 110));
+        assert!(counted(0, 3, 3), "an empty page with a total");
+        assert!(counted(99, 100, 110));
+        assert!(counted(100, 0, 0), "more than there are");
     }
 
     #[test]

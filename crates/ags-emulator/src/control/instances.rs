@@ -10,7 +10,7 @@ use ags_client::types::{
     MountOption, NetworkMode, PauseSandboxInstanceRequest, PauseSandboxInstanceResponse, ProbeConfiguration,
     ResumeSandboxInstanceRequest, ResumeSandboxInstanceResponse, SandboxInstance, SandboxTool,
     StartSandboxInstanceRequest, StartSandboxInstanceResponse, StopReason, StopSandboxInstanceRequest,
-    StopSandboxInstanceResponse, ToolStatus, UpdateSandboxInstanceRequest, UpdateSandboxInstanceResponse,
+    StopSandboxInstanceResponse, ToolStatus, ToolType, UpdateSandboxInstanceRequest, UpdateSandboxInstanceResponse,
 };
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
@@ -108,14 +108,14 @@ impl Cloud {
             }
             state.started += 1;
             let record = new_record(&tool, plan, auth_mode, state.started, now);
-            let spec = self.spec_of(&record.0, record.1);
+            let spec = self.spec_of(&record.0, record.1, tool.tool_type == Some(ToolType::CodeInterpreter));
             state.instances.insert(record.0.id.clone(), record.0);
             Ok(spec)
         })?;
         self.launch(Launching { spec, fails }).await
     }
 
-    fn spec_of(&self, record: &Record, envs: BTreeMap<String, String>) -> InstanceSpec {
+    fn spec_of(&self, record: &Record, envs: BTreeMap<String, String>, code_interpreter: bool) -> InstanceSpec {
         let custom = record.custom.clone().unwrap_or_default();
         let mut environment = base_environment(&record.id, &record.tool_id);
         let tool_envs = custom.env.into_iter().flatten();
@@ -134,6 +134,7 @@ impl Cloud {
             network: record.network_mode != Some(NetworkMode::Sandbox),
             envd_version: self.settings.envd_version.clone(),
             envd_token: None,
+            code_interpreter,
         }
     }
 

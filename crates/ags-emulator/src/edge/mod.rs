@@ -2,5 +2,6 @@
 
 pub mod access;
 pub mod dial;
+mod expect;
 pub mod proxy;
 pub mod route;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Refusal;
 use super::dial::{self, InstanceClient};
+use super::expect;
 use super::route::{Style, Target};
 use crate::body::{self, Answer, Body, Broken};
 use crate::control::Cloud;
@@ -113,8 +115,9 @@ impl Proxy {
         mut request: Request<Incoming>,
         links: CancellationToken,
     ) -> Answer {
+        let traffic_header = self.cloud.tunables().traffic_header;
         let client_side = wants_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
-        let Ok(outgoing) = rewrite(target, &host, request, client_side.is_some()) else {
+        let Ok(outgoing) = rewrite(target, &host, request, client_side.is_some(), &traffic_header) else {
             return Ok(problem(StatusCode::BAD_REQUEST, target, "the request cannot be forwarded"));
         };
         let sent = tokio::select! {
@@ -187,14 +190,24 @@ fn rewrite(
     host: &str,
     request: Request<Incoming>,
     upgrade: bool,
+    traffic_header: &str,
 ) -> Result<Request<Body>, http::Error> {
     let (mut parts, incoming) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = dial::address(&target.instance, target.port, path)?;
     parts.version = Version::HTTP_11;
     let protocol = parts.headers.get(header::UPGRADE).cloned();
+    let trailers = options(&parts.headers, header::TE).any(|coding| coding == "trailers");
     strip_hop_by_hop(&mut parts.headers);
-    parts.headers.remove(header::EXPECT);
+    if target.port != envd::PORT {
+        // The edge's own tokens end here (PROTOCOLS C.3); envd looks at its token itself.
+        parts.headers.remove("x-access-token");
+        parts.headers.remove(traffic_header);
+    }
+    if trailers {
+        parts.headers.insert(header::CONNECTION, header::HeaderValue::from_static("te"));
+        parts.headers.insert(header::TE, header::HeaderValue::from_static("trailers"));
+    }
     if let Some(protocol) = protocol.filter(|_| upgrade) {
         parts.headers.insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
         parts.headers.insert(header::UPGRADE, protocol);
@@ -202,16 +215,19 @@ fn rewrite(
     if !parts.headers.contains_key(header::HOST) {
         parts.headers.insert(header::HOST, host.parse()?);
     }
-    Ok(Request::from_parts(parts, incoming.map_err(Broken::Upstream).boxed_unsync()))
+    let waits = parts.headers.contains_key(header::EXPECT) && !incoming.is_end_stream();
+    let request = Request::from_parts(parts, incoming.map_err(Broken::Upstream).boxed_unsync());
+    Ok(if waits { expect::hold_back(request) } else { request })
 }
 
 fn wants_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::UPGRADE) && connection_options(headers).any(|option| option == "upgrade")
+    headers.contains_key(header::UPGRADE) && options(headers, header::CONNECTION).any(|option| option == "upgrade")
 }
 
-fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = String> {
+/// The members of a header that is a list of names.
+fn options(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = String> {
     headers
-        .get_all(header::CONNECTION)
+        .get_all(name)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
@@ -219,7 +235,7 @@ fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = String> {
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    for option in connection_options(headers).collect::<Vec<_>>() {
+    for option in options(headers, header::CONNECTION).collect::<Vec<_>>() {
         headers.remove(option);
     }
     for name in &HOP_BY_HOP {

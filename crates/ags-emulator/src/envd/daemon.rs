@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use tokio_util::task::TaskTracker;
 
 use super::features::Features;
+use super::files;
 use super::filesystem::watchers::Watchers;
 use super::metrics::CpuClock;
 use super::paths::{self, PathError};
@@ -101,14 +102,32 @@ impl Daemon {
         user: &'a User,
         requested: impl IntoIterator<Item = (&'a String, &'a String)>,
     ) -> HashMap<OsString, OsString> {
-        let own = [
-            (OsString::from("PATH"), self.search_path.clone()),
-            ("HOME".into(), user.home.clone().into()),
-            ("USER".into(), user.name.clone().into()),
-            ("LOGNAME".into(), user.name.clone().into()),
-        ];
         let given = self.envs.iter().chain(requested);
-        own.into_iter().chain(given.map(|(name, value)| (name.into(), value.into()))).collect()
+        let given = given.map(|(name, value)| (name.into(), value.into()));
+        self.own_environment(user).map(|(name, value)| (name.into(), value)).into_iter().chain(given).collect()
+    }
+
+    /// What a process has without the sandbox's variables.
+    #[must_use]
+    pub fn base_environment(&self, user: &User) -> BTreeMap<String, String> {
+        let own = self.own_environment(user).into_iter();
+        own.map(|(name, value)| (name.to_owned(), value.to_string_lossy().into_owned())).collect()
+    }
+
+    fn own_environment(&self, user: &User) -> [(&'static str, OsString); 4] {
+        [
+            ("PATH", self.search_path.clone()),
+            ("HOME", user.home.clone().into()),
+            ("USER", user.name.clone().into()),
+            ("LOGNAME", user.name.clone().into()),
+        ]
+    }
+
+    /// Whether a request shows the token that is asked for, if one is.
+    #[must_use]
+    pub fn admits(&self, headers: &HeaderMap) -> bool {
+        let given = headers.get("x-access-token");
+        self.token.as_ref().is_none_or(|token| given.is_some_and(|given| files::same(given.as_bytes(), token)))
     }
 }
 

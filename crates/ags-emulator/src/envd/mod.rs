@@ -16,6 +16,9 @@ mod server;
 mod signature;
 mod users;
 
+pub(crate) use daemon::Daemon;
+pub(crate) use users::User;
+
 use std::path::PathBuf;
 
 use anyhow::Context as _;

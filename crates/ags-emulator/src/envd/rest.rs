@@ -59,14 +59,9 @@ async fn authorize(State(daemon): State<Arc<Daemon>>, request: Request, next: Ne
         (request.method(), request.uri().path()),
         (&Method::GET, "/health" | "/files") | (&Method::POST, "/files" | "/init")
     );
-    let given = request.headers().get("x-access-token");
-    match &daemon.token {
-        Some(token) if !free && !given.is_some_and(|given| files::same(given.as_bytes(), token)) => {
-            RestError::unauthorized(
-                "unauthorized access, please provide a valid access token or method signing if supported",
-            )
-            .into_response()
-        }
-        _ => next.run(request).await,
+    if free || daemon.admits(request.headers()) {
+        return next.run(request).await;
     }
+    RestError::unauthorized("unauthorized access, please provide a valid access token or method signing if supported")
+        .into_response()
 }

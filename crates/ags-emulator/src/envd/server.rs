@@ -1,6 +1,7 @@
 //! Brings the daemon up and serves its connections: from the emulator over the control link, from processes inside
-//! over port 49983.
+//! over the ports.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::daemon::{self, Daemon};
 use super::{PORT, main_process, rest};
 use crate::instance::inside::{Inside, Isolation};
 use crate::instance::link::{DaemonLink, Dial, Family, Reply};
+use crate::interpreter;
 
 /// Threads of the daemon: one that reads output and one that writes it out keep a chatty process going.
 const WORKERS: usize = 2;
@@ -37,9 +39,15 @@ pub fn serve(inside: Box<Inside>) -> anyhow::Result<()> {
 async fn run(inside: Box<Inside>) -> anyhow::Result<()> {
     let daemon = Arc::new(Daemon::new(&inside.plan, daemon::search_path(&inside.plan)));
     let tasks = daemon.tasks.clone();
-    let server = Arc::new(Server { router: rest::router(Arc::clone(&daemon)), tasks: tasks.clone() });
+    let mut routers = HashMap::from([(PORT, rest::router(Arc::clone(&daemon)))]);
+    if inside.plan.code_interpreter {
+        routers.insert(interpreter::PORT, interpreter::router(Arc::clone(&daemon)));
+    }
+    let server = Arc::new(Server { routers, tasks: tasks.clone() });
     if inside.plan.isolation != Isolation::None {
-        listen(&server).await.context("port 49983 inside")?;
+        for &port in server.routers.keys() {
+            listen(&server, port).await.with_context(|| format!("port {port} inside"))?;
+        }
     }
     main_process::start(&daemon, &inside.plan.command, &inside.main_log).context("the tool's command")?;
     let link = Arc::new(DaemonLink::new(inside.control).context("control link")?);
@@ -52,16 +60,16 @@ async fn run(inside: Box<Inside>) -> anyhow::Result<()> {
 }
 
 struct Server {
-    router: Router,
+    /// What is served here, by port.
+    routers: HashMap<u16, Router>,
     tasks: TaskTracker,
 }
 
 impl Server {
     async fn answer(&self, dial: Dial, link: &DaemonLink) {
-        let result = if dial.port == PORT {
-            self.connect_here().map(|fd| (Family::Unix, fd))
-        } else {
-            connect(dial.port).await.map(|fd| (Family::Tcp, fd))
+        let result = match self.routers.get(&dial.port) {
+            Some(router) => self.connect_here(router).map(|fd| (Family::Unix, fd)),
+            None => connect(dial.port).await.map(|fd| (Family::Tcp, fd)),
         };
         let sent = match result {
             Ok((family, fd)) => link.reply(&Reply::Connected(dial.id, family), Some(&fd)).await,
@@ -76,18 +84,18 @@ impl Server {
     }
 
     /// A connection to the daemon itself needs no port.
-    fn connect_here(&self) -> io::Result<OwnedFd> {
+    fn connect_here(&self, router: &Router) -> io::Result<OwnedFd> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        self.serve_connection(UnixStream::from_std(ours)?);
+        self.serve_connection(router, UnixStream::from_std(ours)?);
         Ok(theirs.into())
     }
 
-    fn serve_connection<S>(&self, stream: S)
+    fn serve_connection<S>(&self, router: &Router, stream: S)
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
-        let service = TowerToHyperService::new(self.router.clone());
+        let service = TowerToHyperService::new(router.clone());
         self.tasks.spawn(async move {
             let builder = auto::Builder::new(TokioExecutor::new());
             let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
@@ -98,23 +106,23 @@ impl Server {
     }
 }
 
-async fn listen(server: &Arc<Server>) -> io::Result<()> {
-    let v4 = TcpListener::bind(("0.0.0.0", PORT)).await?;
+async fn listen(server: &Arc<Server>, port: u16) -> io::Result<()> {
+    let v4 = TcpListener::bind(("0.0.0.0", port)).await?;
     // Without IPv6 the other listener is enough: `localhost` falls back to it.
-    let v6 = TcpListener::bind(("::1", PORT)).await.ok();
+    let v6 = TcpListener::bind(("::1", port)).await.ok();
     for listener in [Some(v4), v6].into_iter().flatten() {
-        let accepting = Arc::clone(server);
-        server.tasks.spawn(async move { accept(&accepting, &listener).await });
+        let (accepting, router) = (Arc::clone(server), server.routers.get(&port).cloned().unwrap_or_default());
+        server.tasks.spawn(async move { accept(&accepting, &router, &listener).await });
     }
     Ok(())
 }
 
-async fn accept(server: &Server, listener: &TcpListener) {
+async fn accept(server: &Server, router: &Router, listener: &TcpListener) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let _only_slower = stream.set_nodelay(true);
-                server.serve_connection(stream);
+                server.serve_connection(router, stream);
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");

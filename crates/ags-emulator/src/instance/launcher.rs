@@ -120,6 +120,7 @@ impl Launcher {
             network: false,
             envd_version: "0.5.14".into(),
             envd_token: None,
+            code_interpreter: false,
         };
         let instance = self.start(spec)?;
         let report = tokio::time::timeout(TRIAL, instance.daemon_ready()).await;
@@ -174,6 +175,7 @@ impl Launcher {
             command,
             envd_version: spec.envd_version.clone(),
             token: spec.envd_token.as_ref().map(|token| token.expose_secret().to_owned()),
+            code_interpreter: spec.code_interpreter,
             cpu: spec.cpu,
             memory: spec.memory,
         }

@@ -52,6 +52,8 @@ pub struct InstanceSpec {
     /// Access token that the daemon itself checks, file signatures included. `None`, as behind the edge of AGS: it
     /// checks nothing.
     pub envd_token: Option<SecretString>,
+    /// Whether the code interpreter is served on port 49999.
+    pub code_interpreter: bool,
 }
 
 /// An HTTP readiness probe (`ProbeConfiguration` of the AGS API).

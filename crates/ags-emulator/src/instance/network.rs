@@ -41,7 +41,8 @@ impl Stack {
         let find = |name: &str| {
             std::env::split_paths(search_path).map(|directory| directory.join(name)).find(|path| path.is_file())
         };
-        find("pasta").map(Self::Pasta).or_else(|| find("slirp4netns").map(Self::Slirp4netns))
+        // The pasta of Debian 12 cannot enter the namespaces of root's processes.
+        find("slirp4netns").map(Self::Slirp4netns).or_else(|| find("pasta").map(Self::Pasta))
     }
 
     /// `/etc/resolv.conf` for the inside.
@@ -67,9 +68,12 @@ impl Stack {
             Self::Pasta(_) => {
                 // It goes on in the foreground and gives no sign; the interface appears at once.
                 command.stdin(Stdio::null()).stdout(Stdio::null());
-                let helper = Helper::new(command.spawn()?);
-                wait_for_interface(pid).await?;
-                Ok(helper)
+                let mut child = command.spawn()?;
+                tokio::select! {
+                    up = wait_for_interface(pid) => up?,
+                    status = child.wait() => return Err(io::Error::other(format!("pasta ended with {}", status?))),
+                }
+                Ok(Helper::new(child))
             }
             Self::Slirp4netns(_) => {
                 command.stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -49,11 +49,12 @@ impl Answer {
 pub struct Client {
     pub instance: Arc<dyn Instance>,
     pub headers: HeaderMap,
+    pub port: u16,
 }
 
 impl Client {
     pub fn new(instance: &Arc<dyn Instance>) -> Self {
-        Self { instance: Arc::clone(instance), headers: HeaderMap::new() }
+        Self { instance: Arc::clone(instance), headers: HeaderMap::new(), port: ENVD }
     }
 
     /// With one more header on every request.
@@ -69,7 +70,7 @@ impl Client {
     }
 
     pub async fn send(&self, mut request: Request<Full<Bytes>>) -> anyhow::Result<(Response<Incoming>, Connection)> {
-        let stream = self.instance.dial(ENVD).await?;
+        let stream = self.instance.dial(self.port).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let task = TaskTracker::new().spawn(async move { drop(connection.await) });
         let connection = AbortOnDropHandle::new(task);

@@ -63,6 +63,7 @@ impl Machine {
             network: false,
             envd_version: "0.5.14".into(),
             envd_token: None,
+            code_interpreter: false,
         }
     }
 

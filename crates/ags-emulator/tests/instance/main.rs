@@ -4,6 +4,7 @@ mod client;
 mod files;
 mod filesystem;
 mod harness;
+mod interpreter;
 mod isolation;
 mod lifecycle;
 mod process;

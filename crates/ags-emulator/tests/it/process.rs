@@ -18,8 +18,12 @@ struct Process {
 }
 
 async fn serve(directory: &Path) -> Process {
+    serve_with(Command::new(env!("CARGO_BIN_EXE_ags-emulator")), directory).await
+}
+
+async fn serve_with(mut command: Command, directory: &Path) -> Process {
     let ready = directory.join("ready");
-    let child = Command::new(env!("CARGO_BIN_EXE_ags-emulator"))
+    let child = command
         .args(["serve", "--region", REGION, "--state"])
         .arg(directory.join("state"))
         .arg("--ready-file")
@@ -114,6 +118,32 @@ async fn a_daemon_that_is_killed_fails_its_instance() {
     let fail = format!("{}/instances/{id}/fail", process.admin_url);
     assert_eq!(client().post(fail).send().await.expect("an answer").status(), 204);
     until("the end of the instance", || (processes_of(&id) == 0).then_some(())).await;
+}
+
+/// As a job of a script in the background starts: with SIGINT ignored.
+#[tokio::test]
+async fn workloads_get_signals_that_the_emulator_was_born_ignoring() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", r#"trap '' HUP INT QUIT; exec "$@""#, "sh", env!("CARGO_BIN_EXE_ags-emulator")]);
+    let process = serve_with(command, directory.path()).await;
+    let id = start_instance(&process).await;
+    let script = "for signal in HUP INT QUIT; do sh -c \"kill -$signal \\$\\$; echo ignored\"; done; exit 0";
+    let start = json!({"process": {"cmd": "/bin/sh", "args": ["-c", script]}, "stdin": false}).to_string();
+    let mut body = vec![0];
+    body.extend_from_slice(&u32::try_from(start.len()).expect("short").to_be_bytes());
+    body.extend_from_slice(start.as_bytes());
+    let answer = client()
+        .post(format!("{}/process.Process/Start", process.url))
+        .header("host", format!("49983-{id}.ags.localhost"))
+        .header("content-type", "application/connect+json")
+        .body(body)
+        .send()
+        .await
+        .expect("an answer");
+    let events = String::from_utf8_lossy(&answer.bytes().await.expect("events")).into_owned();
+    assert!(events.contains("exit status 0"), "{events}");
+    assert!(!events.contains("\"stdout\""), "{events}");
 }
 
 #[tokio::test]

@@ -243,6 +243,30 @@ pub fn entry(path: &str, r#type: FileType) -> fs::EntryInfo {
     }
 }
 
+fn watched(event: fs::watch_dir_response::Event) -> Result<fs::WatchDirResponse, ConnectError> {
+    Ok(fs::WatchDirResponse { event: Some(event) })
+}
+
+fn watch_events() -> Vec<Result<fs::WatchDirResponse, ConnectError>> {
+    let kinds = [
+        fs::EventType::Create,
+        fs::EventType::Write,
+        fs::EventType::Remove,
+        fs::EventType::Rename,
+        fs::EventType::Chmod,
+    ];
+    let change = |kind: fs::EventType| {
+        let described = kind == fs::EventType::Create;
+        let entry = described.then(|| entry("/events/a", FileType::FILE_TYPE_FILE));
+        fs::FilesystemEvent { name: "a".into(), r#type: kind.into(), entry: entry.into() }
+    };
+    let mut events: Vec<_> =
+        kinds.map(|kind| watched(fs::watch_dir_response::Event::Filesystem(change(kind).into()))).into();
+    events.push(watched(fs::watch_dir_response::Event::Keepalive(Default::default())));
+    events.push(Err(ConnectError::internal("watcher error: overflow")));
+    events
+}
+
 impl fs::Filesystem for Daemon {
     async fn stat(
         &self,
@@ -302,12 +326,28 @@ impl fs::Filesystem for Daemon {
         Response::ok(fs::RemoveResponse {})
     }
 
+    /// Every kind of event for `/events`, silence for `/silent`, an error for what is missing.
     async fn watch_dir(
         &self,
-        _: RequestContext,
-        _: ServiceRequest<'_, fs::WatchDirRequest>,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, fs::WatchDirRequest>,
     ) -> ServiceResult<ServiceStream<fs::WatchDirResponse>> {
-        Response::stream_ok(stream::empty())
+        let request = request.to_owned_message();
+        let basic = ctx.header("authorization").map(|v| v.to_str().unwrap().to_owned());
+        let keepalive = ctx.header("keepalive-ping-interval").map(|v| v.to_str().unwrap().to_owned());
+        self.unary((basic, keepalive, request.recursive, request.include_entry, request.allow_network_mounts));
+        let started = stream::iter([watched(fs::watch_dir_response::Event::Start(Default::default()))]);
+        match request.path.as_str() {
+            "/events" => Response::stream_ok(started.chain(stream::iter(watch_events()))),
+            "/silent" => {
+                let tripwire = self.tripwire("watch");
+                Response::stream_ok(started.chain(stream::once(async move {
+                    let _tripwire = tripwire;
+                    std::future::pending().await
+                })))
+            }
+            path => Err(ConnectError::not_found(format!("path {path} not found: stat {path}"))),
+        }
     }
 
     async fn create_watcher(

@@ -1,9 +1,10 @@
 //! The filesystem calls.
 
-use envd_client::{EntryKind, EnvdErrorKind, TransportSettings};
+use envd_client::{ChangeKind, EntryKind, EnvdErrorKind, TransportSettings, WatchEvent, WatchSpec};
+use futures_util::StreamExt;
 
 use crate::daemon::{Daemon, Seen};
-use crate::harness::{SOON, Server};
+use crate::harness::{SOON, Server, soon};
 
 async fn unary(seen: &mut tokio::sync::mpsc::UnboundedReceiver<Seen>) -> String {
     match seen.recv().await {
@@ -69,4 +70,50 @@ async fn a_reply_has_a_limit() {
     let error = client.list_dir("/d", 100, None, SOON).await.unwrap_err();
     assert_eq!(error.kind(), EnvdErrorKind::ResourceExhausted);
     assert!(!error.retryable());
+}
+
+#[tokio::test]
+async fn a_watch_tells_every_kind_of_change_and_why_it_ends() {
+    let (daemon, mut seen) = Daemon::new();
+    let server = Server::start(daemon.router()).await;
+    let spec = WatchSpec {
+        path: "/events".into(),
+        recursive: true,
+        include_entry: true,
+        user: Some("root".into()),
+        ..WatchSpec::default()
+    };
+    let mut watch = server.client().watch_dir(spec).await.unwrap();
+    assert_eq!(unary(&mut seen).await, r#"(Some("Basic cm9vdDo="), Some("30"), true, true, false)"#);
+    assert_eq!(watch.next().await.unwrap().unwrap(), WatchEvent::Started);
+    for expected in [ChangeKind::Create, ChangeKind::Write, ChangeKind::Remove, ChangeKind::Rename, ChangeKind::Chmod] {
+        let WatchEvent::Change { name, kind, entry } = watch.next().await.unwrap().unwrap() else {
+            panic!("not a change");
+        };
+        assert_eq!((name.as_str(), kind), ("a", expected));
+        assert_eq!(entry.map(|entry| entry.path).as_deref(), (kind == ChangeKind::Create).then_some("/events/a"));
+    }
+    assert_eq!(watch.next().await.unwrap().unwrap(), WatchEvent::Keepalive);
+    let error = watch.next().await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.daemon_message()), (EnvdErrorKind::Internal, Some("watcher error: overflow")));
+    assert!(watch.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_watch_ends_at_the_daemon_when_it_is_dropped() {
+    let (daemon, mut seen) = Daemon::new();
+    let server = Server::start(daemon.router()).await;
+    let client = server.client();
+    let watch_of = |path: &str| client.watch_dir(WatchSpec { path: path.into(), ..WatchSpec::default() });
+    let mut watch = watch_of("/silent").await.unwrap();
+    unary(&mut seen).await;
+    assert_eq!(watch.next().await.unwrap().unwrap(), WatchEvent::Started);
+    drop(watch);
+    assert!(matches!(soon(seen.recv()).await, Some(Seen::HungUp("watch"))));
+
+    let error = match watch_of("/missing").await {
+        Ok(mut watch) => watch.next().await.unwrap().unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(error.kind(), EnvdErrorKind::NotFound);
 }

@@ -2,6 +2,7 @@
 
 #![allow(refining_impl_trait)]
 
+mod code;
 mod daemon;
 mod edge;
 mod files;

@@ -3,12 +3,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::exec::Reason;
+use crate::domain::exec::{Reason, Run};
 
 const WINDOW: usize = 8192;
 
 fn log() -> Arc<Log> {
-    let log = Arc::new(Log::new(1, WINDOW));
+    let log = Arc::new(Log::new(1, FIRST, WINDOW, None));
     log.started(7);
     log
 }
@@ -38,7 +38,7 @@ struct Seen {
 
 fn drain(viewer: &mut Viewer, max: usize, seen: &mut Seen) {
     let mut batch = Batch::default();
-    while viewer.take(max, &mut batch) {
+    while viewer.take(max, &mut batch) == Look::Taken {
         seen.started += usize::from(batch.started.is_some());
         seen.gaps.extend(batch.gap.map(|gap| gap.bytes));
         for chunk in &batch.chunks {
@@ -66,7 +66,7 @@ fn a_viewer_sees_the_start_the_output_and_the_end_once() {
     log.finish(exit());
     let seen = seen(&mut viewer);
     assert_eq!((seen.started, &seen.out[..], &seen.err[..], seen.ended), (1, &b"abc"[..], &b"!"[..], true));
-    assert!(viewer.is_finished());
+    assert_eq!(viewer.take(1, &mut Batch::default()), Look::Finished);
     assert_eq!(log.total(), 4);
 }
 
@@ -152,9 +152,9 @@ async fn a_waiting_viewer_is_woken_by_output_and_by_the_end() {
     }
     assert_eq!(batch.chunks.len(), 1);
     log.finish(exit());
-    assert!(viewer.next(10, &mut batch).await);
+    assert_eq!(viewer.next(10, &mut batch).await, Look::Taken);
     assert!(batch.exit.is_some());
-    assert!(!viewer.next(10, &mut batch).await);
+    assert_eq!(viewer.next(10, &mut batch).await, Look::Finished);
 }
 
 /// A future that is polled by hand.
@@ -169,6 +169,90 @@ impl<F: Future> Polled<F> {
     async fn poll_once(&mut self) -> bool {
         std::future::poll_fn(|cx| std::task::Poll::Ready(self.0.as_mut().poll(cx).is_pending())).await
     }
+}
+
+fn kept(most: usize) -> Arc<Log> {
+    let keeping = Keeping { most, budget: Budget::new(1 << 30) };
+    let log = Arc::new(Log::new(1, FIRST, WINDOW, Some(keeping)));
+    log.started(7);
+    log
+}
+
+#[test]
+fn what_is_not_stored_yet_is_held_and_what_is_stored_is_said_to_be_behind() {
+    let log = kept(4 * WINDOW);
+    let mut viewer = log.attach(None);
+    for _ in 0..24 {
+        log.append(Stream::Stdout, bytes(&[b'x'; 1024]));
+    }
+    assert_eq!(log.held(), 3 * WINDOW);
+    let segment = log.segment(usize::MAX).unwrap();
+    assert_eq!(
+        (segment.position, segment.end(), &segment.runs[..]),
+        (1, 24577, &[Run::Output(Stream::Stdout, 24576)][..])
+    );
+    log.stored(segment.end());
+    assert_eq!(log.held(), WINDOW);
+    assert_eq!(log.segment(usize::MAX), None);
+    let mut batch = Batch::default();
+    assert_eq!(viewer.take(10, &mut batch), Look::Taken);
+    assert_eq!(batch.started, Some(7));
+    assert_eq!((viewer.take(10, &mut batch), viewer.place()), (Look::Behind, 1));
+    viewer.move_to(101);
+    viewer.skip();
+    assert_eq!(viewer.take(10, &mut batch), Look::Taken);
+    assert_eq!(
+        batch.gap,
+        Some(Gap { bytes: Some(2 * WINDOW as u64 - 100), reason: GapReason::Window, end: log.start() })
+    );
+}
+
+#[test]
+fn more_than_the_most_is_dropped_stored_or_not_and_a_spent_budget_holds_no_more_than_the_window() {
+    let log = kept(2 * WINDOW);
+    log.append(Stream::Stdout, bytes(&[b'x'; 3 * WINDOW]));
+    assert_eq!(log.held(), 2 * WINDOW);
+    assert_eq!(log.segment(10).unwrap().position, 1 + WINDOW as u64);
+    let keeping = Keeping { most: 2 * WINDOW, budget: Budget::new(10) };
+    let first = Log::new(1, FIRST, WINDOW, Some(keeping.clone()));
+    first.append(Stream::Stdout, bytes(&[b'x'; WINDOW + 10]));
+    assert_eq!(first.held(), WINDOW + 10);
+    let second = Log::new(1, FIRST, WINDOW, Some(keeping.clone()));
+    second.append(Stream::Stdout, bytes(&[b'x'; WINDOW + 10]));
+    assert_eq!(second.held(), WINDOW);
+    drop(first);
+    second.append(Stream::Stdout, bytes(b"more"));
+    assert_eq!(second.held(), WINDOW + 4);
+}
+
+#[test]
+fn a_gap_takes_a_place_and_is_told_where_it_is() {
+    let log = log();
+    let mut viewer = log.attach(Some(&cursor(1)));
+    log.append(Stream::Stdout, bytes(b"ab"));
+    log.append_gap(GapReason::Reattached);
+    log.append(Stream::Stdout, bytes(b"c"));
+    let mut batch = Batch::default();
+    assert_eq!(viewer.take(100, &mut batch), Look::Taken);
+    assert_eq!((batch.gap, batch.chunks.len(), batch.chunks[0].end), (None, 1, 3));
+    assert_eq!(viewer.take(100, &mut batch), Look::Taken);
+    assert_eq!(batch.gap, Some(Gap { bytes: None, reason: GapReason::Reattached, end: 4 }));
+    assert_eq!((&batch.chunks[0].data[..], batch.chunks[0].end), (&b"c"[..], 5));
+    let segment = log.segment(100).unwrap();
+    let runs = [Run::Output(Stream::Stdout, 2), Run::Gap(GapReason::Reattached), Run::Output(Stream::Stdout, 1)];
+    assert_eq!((&segment.runs[..], &segment.data[..], segment.end()), (&runs[..], &b"abc"[..], 5));
+}
+
+#[tokio::test]
+async fn those_who_look_on_and_the_reader_are_sent_away_when_it_is_followed_elsewhere() {
+    let log = log();
+    let mut viewer = log.attach(None);
+    log.append(Stream::Stdout, bytes(&[b'x'; WINDOW]));
+    let mut full = tokio_test_task(log.room(1));
+    assert!(full.poll_once().await);
+    log.cut();
+    assert!(!full.poll_once().await);
+    assert_eq!(viewer.next(10, &mut Batch::default()).await, Look::Cut);
 }
 
 proptest! {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -13,10 +12,12 @@ use crate::{
     domain::{
         duration::Seconds,
         exec::{Command, Cursor, Exec, ExecStatus, Exit, PtySize, Reason, Signal, Spec, UnknownSignal},
-        page::PageRequest,
     },
     error::{Error, Result},
-    http::extract::{FromQuery, QueryReader},
+    http::{
+        extract::{FromQuery, QueryReader},
+        page::PageQuery,
+    },
     ids::{ExecId, InstanceId, KeyId},
 };
 
@@ -52,9 +53,13 @@ pub struct ExecRequest {
     /// A name of the caller's for it.
     #[schema(min_length = 1, max_length = 128)]
     pub tag: Option<String>,
-    /// Keep its output in files in the sandbox. Not available yet.
+    /// Its output and its exit code go to files in the sandbox and are read from there: nothing is lost when the way to it
+    /// breaks or the gateway is gone. Not for a terminal. A program killed by signal n ends with exit code 128 + n.
     #[serde(default)]
     pub durable: bool,
+    /// While it runs, its instance counts as used, though nobody waits for it or looks on. What is waited for counts anyway.
+    #[serde(default)]
+    pub keep_alive: bool,
     /// Bytes of stdout and of stderr kept for a waiting answer. Default: 1 MiB.
     #[schema(required = false)]
     pub output_limit: Option<u64>,
@@ -64,9 +69,6 @@ impl ExecRequest {
     /// # Errors
     /// `validation_failed` for what is missing or cannot be had. The rest is validated where it is run.
     pub fn into_spec(self) -> Result<Spec> {
-        if self.durable {
-            return Err(Error::field("durable", "is not available yet"));
-        }
         let command = match (self.cmd, self.pty) {
             (Some(command), _) => command,
             (None, Some(_)) => Command::login_shell(),
@@ -81,6 +83,8 @@ impl ExecRequest {
             stdin: self.stdin,
             pty: self.pty,
             background: self.background,
+            durable: self.durable,
+            keep_alive: self.keep_alive,
             tag: self.tag,
             output_limit: self.output_limit,
         })
@@ -113,14 +117,6 @@ pub struct ExecResult {
     pub duration_ms: u64,
 }
 
-/// Output as text; in base64, told by the second, when it is none.
-pub fn as_text(bytes: Vec<u8>) -> (String, Option<&'static str>) {
-    match String::from_utf8(bytes) {
-        Ok(text) => (text, None),
-        Err(error) => (BASE64_STANDARD.encode(error.as_bytes()), Some("base64")),
-    }
-}
-
 /// A command.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Exec)]
@@ -131,6 +127,8 @@ pub struct ExecDto {
     pub user: String,
     pub tag: Option<String>,
     pub background: bool,
+    /// It counts as use of its instance while it runs, though nobody waits for it.
+    pub keep_alive: bool,
     pub pty: bool,
     pub status: ExecStatus,
     pub pid: Option<u32>,
@@ -154,6 +152,7 @@ impl From<Exec> for ExecDto {
             user: exec.user,
             tag: exec.tag,
             background: exec.background,
+            keep_alive: exec.keep_alive,
             pty: exec.pty,
             status: exec.status,
             pid: exec.pid,
@@ -197,15 +196,8 @@ pub struct OutputDocument {
 pub struct ExecsQuery {
     /// `running`, `exited`, `lost`; several are separated by commas.
     pub status: Vec<ExecStatus>,
-    /// How many items at most.
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    #[allow(dead_code, reason = "documentation; `page` holds what was read")]
-    limit: Option<u32>,
-    /// `next_cursor` of the page before.
-    #[allow(dead_code, reason = "documentation; `page` holds what was read")]
-    cursor: Option<String>,
     #[param(ignore)]
-    pub page: PageRequest,
+    pub page: PageQuery,
 }
 
 impl FromQuery for ExecsQuery {
@@ -217,7 +209,7 @@ impl FromQuery for ExecsQuery {
                 None => query.error("status", "must be `running`, `exited` or `lost`"),
             }
         }
-        Self { status, limit: None, cursor: None, page: query.page() }
+        Self { status, page: PageQuery::from_query(query) }
     }
 }
 

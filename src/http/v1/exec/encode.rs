@@ -2,15 +2,18 @@
 //!
 //! Frames are written straight into one buffer; neighbouring pieces of one stream become one frame.
 
-use std::{fmt::Write, str};
+use std::{convert::Infallible, fmt::Write, str};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 
 use crate::{
-    app::exec::log::{Batch, Chunk, Gap, GapReason},
-    domain::exec::{Carried, Cursor, Exit, Reason, Stream},
+    app::exec::log::{Batch, Chunk, Gap},
+    domain::{
+        exec::{Carried, Cursor, Exit, FIRST, GapReason, Reason, Stream},
+        json::escape,
+    },
     ids::ExecId,
 };
 
@@ -18,7 +21,6 @@ use crate::{
 const MAX_FRAME: usize = 64 << 10;
 /// What a frame costs besides its output.
 const FRAME_OVERHEAD: usize = 160;
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// How events are set apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,8 +125,12 @@ impl Encoder {
     pub fn batch(&mut self, batch: &Batch, out: &mut Frames) {
         let bytes: usize = batch.chunks.iter().map(|chunk| chunk.data.len()).sum();
         out.bytes.reserve(bytes + bytes / 16 + (batch.chunks.len() + 2) * FRAME_OVERHEAD);
+        if self.told.epoch != 0 && self.told.epoch != batch.epoch && batch.gap.is_none() {
+            // The next owner counts on where the last one ended: what is carried is completed there.
+            self.told.epoch = batch.epoch;
+        }
         if let Some(pid) = batch.started {
-            self.told = Cursor { epoch: batch.epoch, position: 1, carried: Carried::default() };
+            self.told = Cursor { epoch: batch.epoch, position: FIRST, carried: Carried::default() };
             let cursor = self.told.to_string();
             let token = self.resume_token.as_deref();
             let event = StartedEvent { kind: "started", exec_id: &self.exec, pid, resume_token: token, cursor };
@@ -152,14 +158,12 @@ impl Encoder {
     /// A sign of life. What has been carried for so long begins no character: it is told as it is.
     pub fn keepalive(&mut self, out: &mut Frames) {
         self.owed(out);
-        self.raw_event("keepalive", br#"{"type":"keepalive"}"#, false, out);
+        self.sign_of_life(out);
     }
 
-    /// That output is not to be had any more, and how the command ended.
-    pub fn past(&mut self, exit: &Exit, out: &mut Frames) {
-        let event = GapEvent { kind: "gap", bytes: None, reason: "expired", cursor: self.told.to_string() };
-        self.event("gap", &event, out);
-        self.exit(exit, out);
+    /// A sign of life between two pieces of output.
+    pub fn sign_of_life(&self, out: &mut Frames) {
+        self.raw_event("keepalive", br#"{"type":"keepalive"}"#, false, out);
     }
 
     fn exit(&mut self, exit: &Exit, out: &mut Frames) {
@@ -177,9 +181,9 @@ impl Encoder {
 
     fn gap(&mut self, gap: &Gap, epoch: u32, out: &mut Frames) {
         match gap.reason {
-            GapReason::Window => self.owed(out),
             // It was cut out of somebody else's counting.
             GapReason::UnknownCursor => self.told.carried = Carried::default(),
+            _ => self.owed(out),
         }
         self.told = Cursor { epoch, position: gap.end, carried: Carried::default() };
         let (reason, cursor) = (gap.reason.as_str(), self.told.to_string());
@@ -245,7 +249,11 @@ impl Encoder {
             }
         };
         open.size += text.len();
-        escape(text, &mut out.bytes);
+        // Writing to a buffer in memory does not fail.
+        let _ok = escape(text, |piece| {
+            out.bytes.put_slice(piece.as_bytes());
+            Ok::<_, Infallible>(())
+        });
     }
 
     fn close(&mut self, out: &mut Frames) {
@@ -287,18 +295,8 @@ impl Encoder {
     }
 
     fn raw_event(&self, name: &str, json: &[u8], has_cursor: bool, out: &mut Frames) {
-        let bytes = &mut out.bytes;
-        begin(self.framing, name, bytes);
-        bytes.put_slice(json);
-        match self.framing {
-            Framing::Sse if has_cursor => {
-                let _ok = write!(bytes, "\nid: {}\n\n", self.told);
-            }
-            Framing::Sse => bytes.put_slice(b"\n\n"),
-            Framing::Lines => bytes.put_u8(b'\n'),
-            Framing::Messages | Framing::Binary => {}
-        }
-        out.ends.push((bytes.len(), false));
+        put_event(self.framing, name, json, has_cursor.then_some(&self.told), &mut out.bytes);
+        out.ends.push((out.bytes.len(), false));
     }
 
     fn binary_messages(&mut self, chunks: &[Chunk], out: &mut Frames) {
@@ -335,38 +333,27 @@ impl Encoder {
     }
 }
 
+/// Writes one event. `cursor`: its place, for those who resume.
+pub fn put_event(framing: Framing, name: &str, json: &[u8], cursor: Option<&Cursor>, bytes: &mut BytesMut) {
+    begin(framing, name, bytes);
+    bytes.put_slice(json);
+    match (framing, cursor) {
+        (Framing::Sse, Some(cursor)) => {
+            // Writing to a buffer in memory does not fail.
+            let _ok = write!(bytes, "\nid: {cursor}\n\n");
+        }
+        (Framing::Sse, None) => bytes.put_slice(b"\n\n"),
+        (Framing::Lines, _) => bytes.put_u8(b'\n'),
+        (Framing::Messages | Framing::Binary, _) => {}
+    }
+}
+
 fn begin(framing: Framing, event: &str, out: &mut BytesMut) {
     if framing == Framing::Sse {
         out.put_slice(b"event: ");
         out.put_slice(event.as_bytes());
         out.put_slice(b"\ndata: ");
     }
-}
-
-/// Writes text as the inside of a JSON string.
-fn escape(text: &str, out: &mut BytesMut) {
-    let bytes = text.as_bytes();
-    let mut plain_from = 0;
-    for (index, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.put_slice(&bytes[plain_from..index]);
-        plain_from = index + 1;
-        match byte {
-            b'\n' => out.put_slice(b"\\n"),
-            b'\r' => out.put_slice(b"\\r"),
-            b'\t' => out.put_slice(b"\\t"),
-            b'"' => out.put_slice(b"\\\""),
-            b'\\' => out.put_slice(b"\\\\"),
-            control => {
-                let digits = [HEX[usize::from(control >> 4)], HEX[usize::from(control & 15)]];
-                out.put_slice(b"\\u00");
-                out.put_slice(&digits);
-            }
-        }
-    }
-    out.put_slice(&bytes[plain_from..]);
 }
 
 #[cfg(test)]

@@ -1,39 +1,48 @@
 //! Commands in instances: one event model over JSON, SSE, NDJSON and WebSocket.
 
-mod dto;
+pub(super) mod dto;
 mod encode;
-mod input;
-mod stream;
-mod ws;
+pub(super) mod input;
+mod processes;
+pub(super) mod stream;
+pub(super) mod ws;
 
 pub use self::encode::Framing;
+pub(super) use self::{
+    encode::{Encoder, Frames, milliseconds, put_event},
+    stream::{MAX_BATCH, respond, wanted},
+};
 
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     dto::{ExecDto, ExecRequest, ExecResult, ExecsQuery, OutputQuery, SignalRequest},
-    encode::{Encoder, Frames},
-    stream::{Feed, MAX_BATCH},
+    stream::Feed,
 };
 use crate::{
     app::{
         self, App,
-        exec::{Attached, Lifetime, Output, log::Batch},
+        exec::{
+            Lifetime, Source,
+            log::{Batch, Look},
+        },
     },
+    auth::Caller,
     domain::{
-        exec::{Cursor, Exec, PtySize},
+        exec::{Cursor, Exec, GapReason, PtySize},
         scope::scope,
     },
     error::{Code, Error, Result},
     http::{
-        extract::{Authorized, Json, List, Path, Query},
+        extract::{Authorized, Json, Path, Query},
+        idempotency::{Keyed, Started, as_replayed, lost, start_once},
         openapi::Failures,
+        page::{List, PageQuery},
     },
     ids::{ExecId, InstanceId},
 };
@@ -50,13 +59,17 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(close_exec_stdin))
         .routes(routes!(signal_exec))
         .routes(routes!(resize_exec))
+        .merge(processes::routes())
         .merge(ws::routes())
 }
 
 /// Runs a command. The answer waits for its end, or with `Accept: text/event-stream` or `application/x-ndjson` streams
-/// what happens; either way the command ends with the request. With `background` it lives on: 202.
+/// what happens; either way the command ends with the request. With `background` it lives on: 202. The repetition of a call
+/// with an `Idempotency-Key` is answered with the command as it is then, not with its stream.
 #[utoipa::path(post, path = "/v1/instances/{id}/exec", operation_id = "exec_command", tag = "exec",
-    params(("id" = InstanceId, Path)), request_body = ExecRequest,
+    params(("id" = InstanceId, Path),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition safe for 24 h.")),
+    request_body = ExecRequest,
     responses(
         (status = 200, description = "It ran to its end, whatever its exit code; or the stream of its events.", content(
             (ExecResult = "application/json"), (String = "text/event-stream"), (String = "application/x-ndjson"))),
@@ -68,28 +81,40 @@ async fn exec_command(
     caller: Authorized<scope::Exec>,
     Path(id): Path<InstanceId>,
     headers: HeaderMap,
-    Json(body): Json<ExecRequest>,
+    Keyed { body, key }: Keyed<ExecRequest>,
 ) -> Result<Response> {
     let spec = body.into_spec()?;
     let limit = spec.output_limit.unwrap_or(app.config.exec.output_limit);
     let (background, lifetime) = (spec.background, if spec.background { Lifetime::Own } else { Lifetime::Request });
-    let source = app::exec::start(&app, &caller, &id, spec, lifetime).await?;
+    let start = app::exec::start(&app, &caller, &id, spec, lifetime);
+    let source = match start_once(&app, &caller, key, |_| start, |source| source.exec().id.to_string()).await? {
+        Started::Now(source) => source,
+        Started::Before(exec) => return before(&app, &caller, &id, &exec).await,
+        Started::Refused(response) => return Ok(response),
+    };
     if background {
-        return Ok((StatusCode::ACCEPTED, Json(ExecDto::from(source.session.snapshot()))).into_response());
+        return Ok((StatusCode::ACCEPTED, Json(ExecDto::from(source.snapshot()))).into_response());
     }
     match stream::wanted(&headers) {
-        Some(framing) => Ok(stream::respond(framing, feed(&app, framing, source, None, true).into_body())),
+        Some(framing) => Ok(stream::respond(framing, feed(&app, &caller, framing, source, None, true).into_body())),
         None => {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            Ok(Json(stream::collect(source, limit).await).into_response())
+            Ok(Json(stream::collect(source, limit).await?).into_response())
         }
     }
 }
 
-fn feed(app: &App, framing: Framing, source: Attached, after: Option<&Cursor>, follow: bool) -> Feed {
-    let owns = source.session.lifetime == Lifetime::Request;
+/// A command that an earlier call started.
+async fn before(app: &App, caller: &Caller, id: &InstanceId, exec: &str) -> Result<Response> {
+    let exec: ExecId = exec.parse().map_err(|_| lost())?;
+    let exec = app::exec::get(app, caller, id, &exec).await?;
+    Ok(as_replayed(Json(ExecDto::from(exec)).into_response()))
+}
+
+fn feed(app: &App, caller: &Caller, framing: Framing, source: Source, after: Option<&Cursor>, follow: bool) -> Feed {
+    let owns = source.exec().foreground;
     Feed {
-        encoder: Encoder::new(framing, source.session.id.clone(), after, None),
+        encoder: encoder(app, caller, framing, source.exec(), after),
         source,
         keepalive: app.config.exec.keepalive,
         follow,
@@ -97,16 +122,22 @@ fn feed(app: &App, framing: Framing, source: Attached, after: Option<&Cursor>, f
     }
 }
 
+/// An encoder that tells a viewer with what to come back, if the command outlives it.
+fn encoder(app: &App, caller: &Caller, framing: Framing, exec: &Exec, after: Option<&Cursor>) -> Encoder {
+    let token = (!exec.foreground).then(|| app.grants.resume(caller, &exec.instance_id, &exec.id));
+    Encoder::new(framing, exec.id.clone(), after, token)
+}
+
 /// The commands of an instance, newest first, ended ones included.
 #[utoipa::path(get, path = "/v1/instances/{id}/execs", operation_id = "list_execs", tag = "exec",
-    params(("id" = InstanceId, Path), ExecsQuery), responses((status = 200, body = List<ExecDto>), Failures))]
+    params(("id" = InstanceId, Path), ExecsQuery, PageQuery), responses((status = 200, body = List<ExecDto>), Failures))]
 async fn list_execs(
     State(app): State<App>,
     caller: Authorized<scope::ExecOrExecRead>,
     Path(id): Path<InstanceId>,
     Query(query): Query<ExecsQuery>,
 ) -> Result<List<ExecDto>> {
-    let page = app::exec::list(&app, &caller, &id, &query.status, &query.page).await?;
+    let page = app::exec::list(&app, &caller, &id, &query.status, &query.page.into()).await?;
     Ok(List::of(page, ExecDto::from))
 }
 
@@ -130,11 +161,7 @@ async fn kill_exec(
     caller: Authorized<scope::Exec>,
     Path((id, exec)): Path<(InstanceId, ExecId)>,
 ) -> Result<StatusCode> {
-    match app::exec::running(&app, &caller, &id, &exec).await {
-        Ok(handle) => handle.kill().await?,
-        Err(error) if error.code() == Code::InvalidState => {}
-        Err(error) => return Err(error),
-    }
+    app::exec::kill(&app, &caller, &id, &exec).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -160,14 +187,13 @@ async fn get_exec_output(
         return Err(Error::field("follow", "needs `Accept: text/event-stream` or `application/x-ndjson`"));
     }
     let after = query.after.map_or_else(|| last_event_id(&headers), |after| Ok(Some(after)))?;
-    let output = app::exec::output(&app, &caller, &id, &exec, after.as_ref()).await?;
-    match (framing, output) {
-        (Some(framing), Output::Here(source)) => {
-            Ok(stream::respond(framing, feed(&app, framing, source, after.as_ref(), query.follow).into_body()))
+    let source = app::exec::output(&app, &caller, &id, &exec, after.as_ref()).await?;
+    match framing {
+        Some(framing) => {
+            let feed = feed(&app, &caller, framing, source, after.as_ref(), query.follow);
+            Ok(stream::respond(framing, feed.into_body()))
         }
-        (Some(framing), Output::Gone(exec)) => Ok(stream::respond(framing, past(framing, *exec).into())),
-        (None, Output::Here(source)) => document(source, after.as_ref()),
-        (None, Output::Gone(_)) => Err(expired()),
+        None => document(source, after.as_ref()).await,
     }
 }
 
@@ -183,26 +209,19 @@ fn expired() -> Error {
     Error::new(Code::OutputExpired, "That part of the output is not kept any more. Start over without `after`.")
 }
 
-fn past(framing: Framing, exec: Exec) -> Bytes {
-    let mut frames = Frames::default();
-    if let Some(exit) = exec.exit() {
-        Encoder::new(framing, exec.id, None, None).past(&exit, &mut frames);
-    }
-    frames.bytes.freeze()
-}
-
 /// All that there is now as one document.
-fn document(mut source: Attached, after: Option<&Cursor>) -> Result<Response> {
-    let mut encoder = Encoder::new(Framing::Messages, source.session.id.clone(), after, None);
+async fn document(mut source: Source, after: Option<&Cursor>) -> Result<Response> {
+    let mut encoder = Encoder::new(Framing::Messages, source.exec().id.clone(), after, None);
     let (mut batch, mut frames) = (Batch::default(), Frames::default());
-    while source.take(MAX_BATCH, &mut batch) {
-        if batch.gap.is_some() && after.is_some() {
-            return Err(expired());
+    while source.take(MAX_BATCH, &mut batch).await? == Look::Taken {
+        let expired = batch.gap.as_ref().is_some_and(|gap| after.is_some() || gap.reason == GapReason::Expired);
+        if expired {
+            return Err(self::expired());
         }
         encoder.batch(&batch, &mut frames);
     }
     let cursor = encoder.cursor().to_string();
-    let status = source.session.snapshot().status;
+    let status = source.snapshot().status;
     let events: Vec<Box<serde_json::value::RawValue>> = frames
         .split()
         .filter_map(|(frame, _)| serde_json::value::RawValue::from_string(String::from_utf8(frame.into()).ok()?).ok())

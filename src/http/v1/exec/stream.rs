@@ -12,12 +12,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    dto::{ExecResult, as_text},
+    dto::ExecResult,
     encode::{Encoder, Frames, Framing, milliseconds},
 };
 use crate::{
-    app::exec::{Attached, Session, log::Batch},
-    domain::exec::{Exit, Stream},
+    app::exec::{
+        Gathered, Source,
+        log::{Batch, Look},
+    },
+    domain::exec::{Exec, Reason},
+    error::Result,
 };
 
 /// Output taken from the log at once.
@@ -48,7 +52,7 @@ pub fn respond(framing: Framing, body: Body) -> Response {
 
 /// What feeds a streamed answer.
 pub struct Feed {
-    pub source: Attached,
+    pub source: Source,
     pub encoder: Encoder,
     pub keepalive: Duration,
     /// Go on after what there is now.
@@ -61,19 +65,20 @@ impl Feed {
     /// The body. The command's reader is held back while nobody takes from it.
     pub fn into_body(self) -> Body {
         Body::from_stream(stream::unfold((self, Batch::default()), |(mut feed, mut batch)| async move {
-            let bytes = feed.next(&mut batch).await?;
-            Some((Ok::<_, std::convert::Infallible>(bytes), (feed, batch)))
+            // An error cuts the connection: whoever reads it can resume.
+            let bytes = feed.next(&mut batch).await.transpose()?;
+            Some((bytes, (feed, batch)))
         }))
     }
 
-    async fn next(&mut self, batch: &mut Batch) -> Option<Bytes> {
+    async fn next(&mut self, batch: &mut Batch) -> Result<Option<Bytes>> {
         let mut frames = Frames::default();
         if !self.follow {
-            if !self.source.take(MAX_BATCH, batch) {
-                return None;
+            if self.source.take(MAX_BATCH, batch).await? != Look::Taken {
+                return Ok(None);
             }
             self.encoder.batch(batch, &mut frames);
-            return Some(frames.bytes.freeze());
+            return Ok(Some(frames.bytes.freeze()));
         }
         loop {
             let cut = async {
@@ -84,82 +89,51 @@ impl Feed {
             };
             tokio::select! {
                 biased;
-                more = self.source.next(MAX_BATCH, batch) => {
-                    if !more {
-                        return None;
+                look = self.source.next(MAX_BATCH, batch) => {
+                    if look? != Look::Taken {
+                        return Ok(None);
                     }
                     self.encoder.batch(batch, &mut frames);
                 }
-                () = cut => return None,
+                () = cut => return Ok(None),
                 () = tokio::time::sleep(self.keepalive) => self.encoder.keepalive(&mut frames),
             }
             // A piece of a character makes no frame.
             if !frames.bytes.is_empty() {
-                return Some(frames.bytes.freeze());
+                return Ok(Some(frames.bytes.freeze()));
             }
         }
     }
 }
 
-/// The start of a stream's output, up to a limit.
-#[derive(Default)]
-struct Kept {
-    bytes: Vec<u8>,
-    cut: bool,
-}
-
-impl Kept {
-    fn add(&mut self, data: &[u8], limit: usize) {
-        let room = limit.saturating_sub(self.bytes.len());
-        self.bytes.extend_from_slice(&data[..data.len().min(room)]);
-        self.cut |= data.len() > room;
-    }
-
-    /// Text is cut between characters.
-    fn finish(mut self) -> (String, Option<&'static str>) {
-        if self.cut
-            && let Err(error) = std::str::from_utf8(&self.bytes)
-            && error.error_len().is_none()
-        {
-            self.bytes.truncate(error.valid_up_to());
-        }
-        as_text(self.bytes)
-    }
-}
-
 /// Waits for the end of a command and answers all of it, up to `limit` bytes of each stream.
-pub async fn collect(mut source: Attached, limit: usize) -> ExecResult {
-    let (mut batch, mut stdout, mut stderr) = (Batch::default(), Kept::default(), Kept::default());
-    let mut exit = None;
-    while source.next(MAX_BATCH, &mut batch).await {
-        for chunk in &batch.chunks {
-            let kept = if chunk.stream == Stream::Stderr { &mut stderr } else { &mut stdout };
-            kept.add(&chunk.data, limit);
-        }
-        exit = batch.exit.take().map(|(exit, _)| exit);
-    }
-    result(&source.session, exit.as_deref(), stdout, stderr)
+///
+/// # Errors
+/// When what was printed cannot be read.
+pub async fn collect(mut source: Source, limit: usize) -> Result<ExecResult> {
+    let gathered = source.gather(limit).await?;
+    Ok(result(source.snapshot(), gathered))
 }
 
-fn result(session: &Session, exit: Option<&Exit>, stdout: Kept, stderr: Kept) -> ExecResult {
-    use crate::domain::exec::Reason;
-    let truncated = stdout.cut || stderr.cut;
+fn result(exec: Exec, Gathered { stdout, stderr }: Gathered) -> ExecResult {
+    let duration_ms = exec.exit().map_or(0, |exit| milliseconds(exit.duration));
+    let truncated = stdout.cut() || stderr.cut();
     let ((stdout, stdout_encoding), (stderr, stderr_encoding)) = (stdout.finish(), stderr.finish());
-    let reason = exit.map_or(Reason::Lost, |exit| exit.reason);
+    let reason = exec.reason.unwrap_or(Reason::Lost);
     ExecResult {
-        exec_id: session.id.clone(),
-        pid: session.log.pid(),
-        exit_code: exit.and_then(|exit| exit.exit_code),
-        signal: exit.and_then(|exit| exit.signal.clone()),
+        exec_id: exec.id,
+        pid: exec.pid,
+        exit_code: exec.exit_code,
+        signal: exec.signal,
         reason,
         timed_out: reason == Reason::Timeout,
-        error: exit.and_then(|exit| exit.error.clone()),
+        error: exec.error,
         stdout,
         stderr,
         stdout_encoding,
         stderr_encoding,
         truncated,
-        duration_ms: exit.map_or(0, |exit| milliseconds(exit.duration)),
+        duration_ms,
     }
 }
 
@@ -178,22 +152,5 @@ mod tests {
         assert_eq!(accept("application/json"), None);
         assert_eq!(accept("*/*"), None);
         assert_eq!(wanted(&HeaderMap::new()), None);
-    }
-
-    #[test]
-    fn what_is_kept_is_cut_between_characters_and_said_to_be() {
-        let mut kept = Kept::default();
-        kept.add("aé".as_bytes(), 2);
-        assert!(kept.cut);
-        assert_eq!(kept.finish(), ("a".to_owned(), None));
-        let mut kept = Kept::default();
-        kept.add(b"ab", 2);
-        kept.add(b"", 2);
-        assert!(!kept.cut);
-        kept.add(b"c", 2);
-        assert!(kept.cut);
-        let mut kept = Kept::default();
-        kept.add(b"a\xe9", 10);
-        assert_eq!(kept.finish(), ("Yek=".to_owned(), Some("base64")));
     }
 }

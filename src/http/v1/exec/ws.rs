@@ -1,66 +1,54 @@
 //! Commands over WebSocket: the same events as the streams, and input the other way.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::ops::ControlFlow;
 
 use axum::{
     extract::{
         State, WebSocketUpgrade,
-        ws::{CloseFrame, Message, WebSocket, rejection::WebSocketUpgradeRejection},
+        ws::{Message, WebSocket, rejection::WebSocketUpgradeRejection},
     },
     response::Response,
 };
 use bytes::Bytes;
-use futures_util::{
-    SinkExt, StreamExt,
-    stream::{SplitSink, SplitStream},
-};
-use serde_json::{Map, Value};
+use futures_util::StreamExt;
 use tokio::{sync::mpsc, time::Instant};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     dto::{ExecRequest, WsQuery},
     encode::{Encoder, Frames, Framing},
+    encoder,
     input::{self, Input},
-    past,
     stream::MAX_BATCH,
 };
 use crate::{
     app::{
         self, App,
-        exec::{Attached, Handle, Lifetime, Output, log::Batch},
+        exec::{
+            Handle, Lifetime, Source,
+            log::{Batch, Look},
+        },
+        sockets::Permit,
     },
     auth::Caller,
-    domain::scope::Scope,
+    domain::{exec::Cursor, scope::Scope},
     error::{Code, Error, Result},
     http::{
-        extract::{Path, Query, from_json},
+        extract::{Path, Query},
         openapi::Failures,
-        problem::Problem,
-        websocket::{BINARY, Opened, TEXT},
+        websocket::{
+            BINARY, CloseCode, KEY_ENDED, Opened, TEXT, accepted,
+            traffic::{
+                Down, End, Frame, PENDING_NOTICES, PING_EVERY, PONG, Step, Up, close, first_frame, hear, notice,
+                refuse, send, text,
+            },
+        },
     },
     ids::{ExecId, InstanceId},
 };
 
-/// Time for the first frame.
-const START_PATIENCE: Duration = Duration::from_secs(30);
-/// A client that takes nothing for this long is dropped; it can come back for the rest.
-const SEND_PATIENCE: Duration = Duration::from_secs(60);
-const PING_EVERY: Duration = Duration::from_secs(20);
-/// Silence, pongs included, after which the client counts as gone.
-const SILENCE: Duration = Duration::from_secs(65);
-const MAX_MESSAGE: usize = 1 << 20;
-/// Refusals of input that wait to be told.
-const PENDING_NOTICES: usize = 16;
-
-const DONE: u16 = 1000;
-const DRAINING: u16 = 1001;
-const NOT_ALLOWED: u16 = 1008;
-const TOO_BIG: u16 = 1009;
-const UPSTREAM: u16 = 1011;
-const GONE: u16 = 4004;
-const TOO_SLOW: u16 = 4008;
-const TOO_MANY: u16 = 4029;
+/// What is spoken here; what comes first is preferred.
+const PROTOCOLS: &[&str] = &[BINARY, TEXT];
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(exec_websocket)).routes(routes!(attach_websocket))
@@ -83,16 +71,17 @@ async fn exec_websocket(
 ) -> Result<Response> {
     let caller = opened.caller(&id, None, &[Scope::Exec])?;
     app::instances::running(&app, &caller, &id).await?;
+    let permit = app.sockets.open(&app, &caller, &id)?;
     let framing = opened.framing();
-    Ok(ready(upgrade)?.on_upgrade(move |socket| async move {
-        let mut socket = Socket::new(app, socket, framing);
-        if let Err(error) = socket.run_command(&caller, &id).await {
-            socket.refuse(error).await;
-        }
+    Ok(accepted(upgrade, PROTOCOLS)?.on_upgrade(move |socket| async move {
+        let mut socket = Socket::new(app, socket, framing, permit);
+        Box::pin(socket.run_command(&caller, &id)).await;
     }))
 }
 
-/// Attaches to a command: its events since `after` and from now on, and for a writer input the other way.
+/// Attaches to a command: its events since `after` and from now on, and for a writer input the other way. A `keepalive`
+/// stands where what was there when the socket was opened ends: a terminal that is drawn anew must not answer before it
+/// what programs asked the terminal of then.
 #[utoipa::path(get, path = "/v1/instances/{id}/execs/{exec_id}/ws", operation_id = "attach_websocket", tag = "exec",
     params(("id" = InstanceId, Path), ("exec_id" = ExecId, Path), WsQuery),
     responses((status = 101, description = "The socket is open."), Failures),
@@ -106,152 +95,86 @@ async fn attach_websocket(
 ) -> Result<Response> {
     let needed: &[Scope] = if query.writer { &[Scope::Exec] } else { &[Scope::Exec, Scope::ExecRead] };
     let caller = opened.caller(&id, Some(&exec), needed)?;
-    let output = app::exec::output(&app, &caller, &id, &exec, query.after.as_ref()).await?;
+    let source = app::exec::output(&app, &caller, &id, &exec, query.after.as_ref()).await?;
+    let permit = app.sockets.open(&app, &caller, &id)?;
     let framing = opened.framing();
-    Ok(ready(upgrade)?.on_upgrade(move |socket| async move {
-        let mut socket = Socket::new(app, socket, framing);
-        match output {
-            Output::Here(source) => {
-                let handle = query.writer.then(|| Handle::of(source.session.clone()));
-                let encoder = Encoder::new(framing, exec, query.after.as_ref(), None);
-                socket.follow(source, encoder, handle).await;
-            }
-            Output::Gone(exec) => socket.tell_past(past(Framing::Messages, *exec)).await,
-        }
+    let encoder = encoder(&app, &caller, framing, source.exec(), query.after.as_ref());
+    let handle = if query.writer { writer(&app, &caller, &id, &source).await } else { None };
+    let present = source.present();
+    Ok(accepted(upgrade, PROTOCOLS)?.on_upgrade(move |socket| async move {
+        let mut socket = Socket::new(app, socket, framing, permit);
+        Box::pin(socket.follow(source, encoder, handle, present)).await;
     }))
 }
 
-fn ready(upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>) -> Result<WebSocketUpgrade> {
-    let upgrade = upgrade.map_err(|error| {
-        let detail = "This path is a WebSocket: send an upgrade request.";
-        Error::new(Code::InvalidRequest, detail).with_source(error)
-    })?;
-    Ok(upgrade.protocols([BINARY, TEXT]).max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE))
+/// The process, for one who writes to it; `None` when it has ended.
+async fn writer(app: &App, caller: &Caller, id: &InstanceId, source: &Source) -> Option<Handle> {
+    match source.session() {
+        Some(session) => Some(Handle::of(session.clone())),
+        None => app::exec::running(app, caller, id, &source.exec().id).await.ok(),
+    }
 }
 
 /// One open socket.
 struct Socket {
     app: App,
-    sink: SplitSink<WebSocket, Message>,
-    stream: SplitStream<WebSocket>,
+    down: Down,
+    up: Up,
     framing: Framing,
-}
-
-/// How a socket's life ends.
-struct End {
-    code: u16,
-    reason: &'static str,
+    permit: Permit,
 }
 
 impl Socket {
-    fn new(app: App, socket: WebSocket, framing: Framing) -> Self {
-        let (sink, stream) = socket.split();
-        Self { app, sink, stream, framing }
+    fn new(app: App, socket: WebSocket, framing: Framing, permit: Permit) -> Self {
+        let (down, up) = socket.split();
+        Self { app, down, up, framing, permit }
     }
 
-    async fn run_command(&mut self, caller: &Caller, instance: &InstanceId) -> Result<()> {
-        let Some(request) = self.first_frame().await? else { return Ok(()) };
-        let spec = request.into_spec()?;
-        let source = app::exec::start(&self.app, caller, instance, spec, Lifetime::Own).await?;
-        let encoder = Encoder::new(self.framing, source.session.id.clone(), None, None);
-        let handle = Handle::of(source.session.clone());
-        self.follow(source, encoder, Some(handle)).await;
-        Ok(())
-    }
-
-    /// The frame that starts the command; `None` when the client leaves without one.
-    async fn first_frame(&mut self) -> Result<Option<ExecRequest>> {
-        let late = |_| Error::field("type", "the first frame, {\"type\": \"start\", …}, did not come");
-        loop {
-            let message = tokio::time::timeout(START_PATIENCE, self.stream.next()).await.map_err(late)?;
-            match message {
-                Some(Ok(Message::Text(text))) => return start_frame(text.as_bytes()).map(Some),
-                Some(Ok(Message::Binary(_))) => {
-                    return Err(Error::field("type", "the first frame must be text: {\"type\": \"start\", …}"));
-                }
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(None),
+    /// Starts the command of the first frame and follows it, or tells why nothing was started.
+    async fn run_command(&mut self, caller: &Caller, instance: &InstanceId) {
+        let end = match Box::pin(self.start(caller, instance)).await {
+            Step::Continue(Ok(source)) => {
+                let encoder = encoder(&self.app, caller, self.framing, source.exec(), None);
+                let handle = source.session().cloned().map(Handle::of);
+                return Box::pin(self.follow(source, encoder, handle, None)).await;
             }
-        }
+            Step::Continue(Err(error)) => refuse(&mut self.down, &error).await,
+            Step::Break(end) => end,
+        };
+        close(&mut self.down, &mut self.up, end).await;
     }
 
-    /// Sends what the command prints and takes input for it, until either side is done.
-    async fn follow(&mut self, source: Attached, encoder: Encoder, handle: Option<Handle>) {
+    async fn start(&mut self, caller: &Caller, instance: &InstanceId) -> Step<Result<Source>> {
+        let spec = first_frame::<ExecRequest>(&mut self.up).await?.and_then(ExecRequest::into_spec);
+        Step::Continue(match spec {
+            Ok(spec) => app::exec::start(&self.app, caller, instance, spec, Lifetime::Own).await,
+            Err(error) => Err(error),
+        })
+    }
+
+    /// Sends what the command prints and takes input for it, until either side is done. `present`: where what was there
+    /// before this socket ends.
+    async fn follow(&mut self, source: Source, encoder: Encoder, handle: Option<Handle>, present: Option<Cursor>) {
         let (notices, told) = mpsc::channel(PENDING_NOTICES);
-        let output = Downstream { sink: &mut self.sink, source, encoder, told, framing: self.framing };
+        let output = Downstream { down: &mut self.down, source, encoder, told, framing: self.framing, present };
         let end = tokio::select! {
-            end = output.run(&self.app) => end,
-            end = upstream(&mut self.stream, handle, &notices) => end,
+            end = Box::pin(output.run(&self.app)) => end,
+            end = Box::pin(upstream(&mut self.up, handle, &notices)) => end,
+            () = self.permit.ended() => Some(End::new(CloseCode::NotAllowed, KEY_ENDED)),
         };
-        if let Some(end) = end {
-            self.close(end).await;
-        }
+        close(&mut self.down, &mut self.up, end).await;
     }
-
-    async fn tell_past(&mut self, events: Bytes) {
-        // Each event is a document of its own; they were encoded one after the other.
-        let documents = serde_json::Deserializer::from_slice(&events).into_iter::<Value>();
-        let messages: Vec<Message> = documents.flatten().map(|event| Message::Text(event.to_string().into())).collect();
-        for message in messages {
-            if self.sink.send(message).await.is_err() {
-                return;
-            }
-        }
-        self.close(End { code: DONE, reason: "the command has ended" }).await;
-    }
-
-    /// Tells why nothing was started, and closes.
-    async fn refuse(&mut self, error: Error) {
-        let code = match error.code() {
-            Code::NotFound => GONE,
-            Code::QuotaExceeded | Code::RateLimited => TOO_MANY,
-            Code::Unavailable => DRAINING,
-            _ if error.code().status() >= 500 => UPSTREAM,
-            _ => NOT_ALLOWED,
-        };
-        let notice = notice(&error);
-        if self.sink.send(Message::Text(notice.into())).await.is_ok() {
-            self.close(End { code, reason: error.code().as_str() }).await;
-        }
-    }
-
-    async fn close(&mut self, end: End) {
-        let frame = CloseFrame { code: end.code, reason: end.reason.into() };
-        let farewell = async {
-            self.sink.send(Message::Close(Some(frame))).await?;
-            // The client's own close frame ends the handshake.
-            while let Some(Ok(_)) = self.stream.next().await {}
-            Ok::<_, axum::Error>(())
-        };
-        // A client that does not answer is left.
-        drop(tokio::time::timeout(Duration::from_secs(5), farewell).await);
-    }
-}
-
-fn start_frame(text: &[u8]) -> Result<ExecRequest> {
-    let mut fields: Map<String, Value> = from_json(text)?;
-    match fields.remove("type") {
-        Some(Value::String(kind)) if kind == "start" => {}
-        _ => return Err(Error::field("type", "the first frame must be {\"type\": \"start\", …}")),
-    }
-    from_json(Value::Object(fields).to_string().as_bytes())
-}
-
-/// An error as an event.
-fn notice(error: &Error) -> String {
-    let mut event = serde_json::to_value(Problem::of(error.inner())).unwrap_or_default();
-    event["problem"] = event["type"].take();
-    event["type"] = "error".into();
-    event.to_string()
 }
 
 /// What goes to the client.
 struct Downstream<'a> {
-    sink: &'a mut SplitSink<WebSocket, Message>,
-    source: Attached,
+    down: &'a mut Down,
+    source: Source,
     encoder: Encoder,
     told: mpsc::Receiver<Message>,
     framing: Framing,
+    /// Where a sign is due that all before this socket was told.
+    present: Option<Cursor>,
 }
 
 impl Downstream<'_> {
@@ -263,109 +186,99 @@ impl Downstream<'_> {
         let mut silent_since = Instant::now();
         loop {
             let mut frames = Frames::default();
+            self.mark_present(&mut frames);
+            if !frames.bytes.is_empty()
+                && let Step::Break(end) = self.send_frames(std::mem::take(&mut frames)).await
+            {
+                return end;
+            }
             tokio::select! {
                 biased;
                 Some(message) = self.told.recv() => {
-                    if let ControlFlow::Break(end) = self.send(message).await {
+                    if let Step::Break(end) = self.send(message).await {
                         return end;
                     }
                     continue;
                 }
-                more = self.source.next(MAX_BATCH, &mut batch) => {
-                    if !more {
-                        return Some(End { code: DONE, reason: "the command has ended" });
+                look = self.source.next(MAX_BATCH, &mut batch) => {
+                    match look {
+                        Ok(Look::Taken) => {}
+                        Ok(Look::Cut) => return Some(End::new(CloseCode::Draining, "followed elsewhere: reconnect")),
+                        Ok(_) => return Some(End::new(CloseCode::Done, "the command has ended")),
+                        Err(error) => {
+                            tracing::warn!(%error, "output could not be read");
+                            return Some(End::new(CloseCode::Upstream, "reconnect"));
+                        }
                     }
                     silent_since = Instant::now();
                     self.encoder.batch(&batch, &mut frames);
+                    if batch.exit.is_some() {
+                        // Nothing follows the end.
+                        self.present = None;
+                    }
                 }
-                () = draining.cancelled() => return Some(End { code: DRAINING, reason: "restarting: reconnect" }),
+                () = draining.cancelled() => return Some(End::new(CloseCode::Draining, "restarting: reconnect")),
                 () = tokio::time::sleep_until(silent_since + keepalive) => {
                     silent_since = Instant::now();
                     self.encoder.keepalive(&mut frames);
                 }
                 _ = ping.tick() => {
-                    if let ControlFlow::Break(end) = self.send(Message::Ping(Bytes::new())).await {
+                    if let Step::Break(end) = self.send(Message::Ping(Bytes::new())).await {
                         return end;
                     }
                     continue;
                 }
             }
-            if let ControlFlow::Break(end) = self.send_frames(frames).await {
+            if let Step::Break(end) = self.send_frames(frames).await {
                 return end;
             }
         }
     }
 
-    async fn send_frames(&mut self, frames: Frames) -> ControlFlow<Option<End>> {
+    /// Says once that all that was there before this socket has been told.
+    fn mark_present(&mut self, frames: &mut Frames) {
+        let told = self.encoder.cursor();
+        if self.present.is_some_and(|present| told.epoch == present.epoch && told.position >= present.position) {
+            self.present = None;
+            self.encoder.sign_of_life(frames);
+        }
+    }
+
+    async fn send_frames(&mut self, frames: Frames) -> Step {
         for (frame, binary) in frames.split() {
-            let message = if binary && self.framing == Framing::Binary {
-                Message::Binary(frame)
-            } else {
-                match frame.try_into() {
-                    Ok(text) => Message::Text(text),
-                    // Encoded here: it is text.
-                    Err(_) => return ControlFlow::Break(Some(End { code: UPSTREAM, reason: "internal" })),
-                }
-            };
+            let message = if binary && self.framing == Framing::Binary { Message::Binary(frame) } else { text(frame)? };
             self.send(message).await?;
         }
         ControlFlow::Continue(())
     }
 
-    async fn send(&mut self, message: Message) -> ControlFlow<Option<End>> {
-        match tokio::time::timeout(SEND_PATIENCE, self.sink.send(message)).await {
-            Ok(Ok(())) => ControlFlow::Continue(()),
-            Ok(Err(_)) => ControlFlow::Break(None),
-            Err(_) => ControlFlow::Break(Some(End { code: TOO_SLOW, reason: "too slow: resume from the last cursor" })),
-        }
+    async fn send(&mut self, message: Message) -> Step {
+        send(self.down, message, "too slow: resume from the last cursor").await
     }
 }
 
 /// What comes from the client. A refusal is told and is not the end; `None`: the client has left.
-async fn upstream(
-    stream: &mut SplitStream<WebSocket>,
-    handle: Option<Handle>,
-    notices: &mpsc::Sender<Message>,
-) -> Option<End> {
+async fn upstream(up: &mut Up, handle: Option<Handle>, notices: &mpsc::Sender<Message>) -> Option<End> {
     loop {
-        let message = match tokio::time::timeout(SILENCE, stream.next()).await {
-            Err(_) | Ok(None) => return None,
-            Ok(Some(Err(error))) if is_too_big(&error) => {
-                return Some(End { code: TOO_BIG, reason: "frames may have 1 MiB" });
-            }
-            Ok(Some(Err(_))) => return None,
-            Ok(Some(Ok(message))) => message,
-        };
-        let parsed = match message {
-            Message::Text(text) => input::parse_text(text.as_bytes()),
-            Message::Binary(frame) => input::parse_binary(&frame),
-            Message::Ping(_) | Message::Pong(_) => continue,
-            Message::Close(_) => return None,
+        let parsed = match hear(up).await {
+            Step::Continue(Frame::Text(text)) => input::parse_text(text.as_bytes()),
+            Step::Continue(Frame::Binary(frame)) => input::parse_binary(&frame),
+            Step::Break(end) => return end,
         };
         let outcome = match parsed {
             Ok(Input::Ping) => {
-                notices.send(Message::Text(r#"{"type":"pong"}"#.into())).await.ok()?;
+                notices.send(Message::Text(PONG.into())).await.ok()?;
                 continue;
             }
             Ok(input) => match &handle {
-                Some(handle) => input.apply(handle).await,
+                // Boxed, as is what runs for all the time that a socket is silent: it keeps only the room that it needs.
+                Some(handle) => Box::pin(input.apply(handle)).await,
                 None => Err(Error::new(Code::ScopeMissing, "This socket looks on only. Attach with `role=writer`.")),
             },
             Err(error) => Err(error),
         };
         if let Err(error) = outcome {
-            notices.send(Message::Text(notice(&error).into())).await.ok()?;
+            notices.send(notice(&error)).await.ok()?;
         }
     }
-}
-
-fn is_too_big(error: &axum::Error) -> bool {
-    let mut source: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = source {
-        if error.to_string().contains("too long") || error.to_string().contains("too big") {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }

@@ -7,7 +7,6 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, Utc};
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
@@ -83,30 +82,21 @@ pub(super) async fn get_file(
     Ok(respond(&app, files.read(&path, &conditions).await?))
 }
 
-/// The length and age of a file, links followed. Without a Content-Length if only reading tells it.
+/// What `get_file` would answer, without the content: the same status and headers, conditions and `Range` included. Without a
+/// Content-Length where only reading tells it.
 #[utoipa::path(head, path = "/v1/instances/{id}/files", operation_id = "head_file", tag = "files",
     params(("id" = InstanceId, Path), FileQuery),
-    responses((status = 200, description = "Content-Length, Last-Modified, Accept-Ranges."), Failures))]
+    responses((status = 200, description = "Content-Length, Content-Type, Last-Modified, Accept-Ranges."), Failures))]
 pub(super) async fn head_file(
-    State(app): State<App>,
+    state: State<App>,
     caller: Authorized<scope::FilesRead>,
-    Path(id): Path<InstanceId>,
-    Query(query): Query<FileQuery>,
+    id: Path<InstanceId>,
+    query: Query<FileQuery>,
+    conditions: HeaderMap,
 ) -> Result<Response> {
-    let path = parse_path("path", &query.path)?;
-    let files = files::of(&app, &caller, &id, query.user.as_deref()).await?;
-    let (info, size) = files.describe(&path).await?;
+    let mut response = get_file(state, caller, id, query, conditions).await?;
     // Of an empty body the server would say that the length is 0.
-    let mut response = Response::new(Body::from_stream(stream::empty::<Result<bytes::Bytes>>()));
-    let headers = response.headers_mut();
-    if let Some(size) = size {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
-        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    }
-    if let Some(date) = info.modified_at.and_then(http_date) {
-        headers.insert(header::LAST_MODIFIED, date);
-    }
-    headers.extend(harmless(&info.name));
+    *response.body_mut() = Body::from_stream(stream::empty::<Result<bytes::Bytes>>());
     Ok(response)
 }
 
@@ -159,14 +149,17 @@ fn announced(headers: &HeaderMap) -> Result<Announced> {
     if headers.contains_key(header::CONTENT_RANGE) {
         return Err(Error::new(Code::InvalidRequest, "A file is written as a whole: send it without Content-Range."));
     }
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let only_new = headers.get(header::IF_NONE_MATCH).is_some_and(|tags| tags == "*");
-    Ok(Announced { length, only_new })
+    Ok(Announced { length: length_of(headers), only_new })
+}
+
+pub(super) fn length_of(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
 }
 
 /// Reads on from a caller that was refused in the middle of its body. Not if it waits for a `100 Continue`: reading would
 /// ask it to send.
-fn linger(app: &App, headers: &HeaderMap, mut body: Body) {
+pub(super) fn linger(app: &App, headers: &HeaderMap, mut body: Body) {
     if headers.contains_key(header::EXPECT) {
         return;
     }
@@ -212,7 +205,7 @@ fn respond(app: &App, reading: Reading) -> Response {
 }
 
 /// What keeps a browser from doing anything with a sandbox's bytes on this origin but saving them.
-fn harmless(name: &str) -> [(HeaderName, HeaderValue); 5] {
+pub(super) fn harmless(name: &str) -> [(HeaderName, HeaderValue); 5] {
     let fixed = HeaderValue::from_static;
     [
         (header::CONTENT_DISPOSITION, attachment(name)),
@@ -237,10 +230,6 @@ fn attachment(name: &str) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("attachment"))
 }
 
-fn http_date(at: DateTime<Utc>) -> Option<HeaderValue> {
-    HeaderValue::try_from(at.format("%a, %d %b %Y %H:%M:%S GMT").to_string()).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,12 +241,6 @@ mod tests {
         assert_eq!(attachment("a\"b\n"), "attachment; filename=\"a_b_\"; filename*=UTF-8''a%22b%0A");
         assert_eq!(attachment("é%"), "attachment; filename=\"__\"; filename*=UTF-8''%C3%A9%25");
         assert_eq!(attachment(""), "attachment; filename=\"\"");
-    }
-
-    #[test]
-    fn dates_are_those_of_http() {
-        let date = http_date(DateTime::from_timestamp(784_111_777, 5).unwrap()).unwrap();
-        assert_eq!(date, "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 
     proptest! {

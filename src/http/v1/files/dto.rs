@@ -57,7 +57,7 @@ impl FromQuery for ListQuery {
     }
 }
 
-fn required_path(query: &mut QueryReader) -> String {
+pub(super) fn required_path(query: &mut QueryReader) -> String {
     query.text("path").unwrap_or_else(|| {
         query.error("path", "this parameter is required");
         String::new()

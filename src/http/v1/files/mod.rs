@@ -1,9 +1,11 @@
 //! Files of an instance.
 
+mod archive;
 mod content;
 mod dto;
 mod entries;
 mod form;
+mod watch;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -22,4 +24,6 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(entries::stat_file))
         .routes(routes!(entries::make_directory))
         .routes(routes!(entries::move_file))
+        .routes(routes!(watch::watch_files))
+        .routes(routes!(archive::get_archive, archive::put_archive))
 }

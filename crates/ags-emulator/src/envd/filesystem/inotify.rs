@@ -57,19 +57,21 @@ impl Watch {
         self.inotify.as_fd().try_clone_to_owned()
     }
 
-    /// Everything that has changed since the last call; does not wait.
+    /// Adds everything that has changed since the last call; does not wait.
     ///
     /// # Errors
-    /// The kernel gave up.
-    pub fn changes(&mut self) -> io::Result<Vec<Change>> {
-        let mut changes = Vec::new();
+    /// The kernel gave up, or more has happened than its queue holds: what was added came before that.
+    pub fn changes(&mut self, changes: &mut Vec<Change>) -> io::Result<()> {
         loop {
             let events = match self.inotify.read_events() {
-                Err(Errno::EAGAIN) => return Ok(changes),
+                Err(Errno::EAGAIN) => return Ok(()),
                 result => result?,
             };
             for event in events {
-                self.translate(&event, &mut changes);
+                if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                    return Err(io::Error::other("the queue of changes overflowed"));
+                }
+                self.translate(&event, changes);
             }
         }
     }
@@ -106,7 +108,8 @@ impl Watch {
         let Some(kind) = kind(event.mask) else {
             return;
         };
-        if kind == EventType::Create && self.anticipated.remove(&path) {
+        // Whatever happens to an entry next, what was told of it beforehand has been settled.
+        if self.anticipated.remove(&path) && kind == EventType::Create {
             return;
         }
         changes.push(Change { name: path.to_string_lossy().into_owned(), kind });
@@ -176,12 +179,17 @@ mod tests {
         changes.iter().map(|change| (change.name.as_str(), change.kind)).collect()
     }
 
+    fn seen_by(watch: &mut Watch) -> io::Result<Vec<Change>> {
+        let mut changes = Vec::new();
+        watch.changes(&mut changes).map(|()| changes)
+    }
+
     #[test]
     fn changes_are_told_in_order_and_once() -> io::Result<()> {
         let directory = tempfile::tempdir()?;
         let path = |name: &str| directory.path().join(name);
         let mut watch = Watch::new(directory.path(), false)?;
-        assert_eq!(watch.changes()?, []);
+        assert_eq!(seen_by(&mut watch)?, []);
         fs::write(path("a"), "text")?;
         fs::rename(path("a"), path("b"))?;
         fs::set_permissions(path("b"), fs::metadata(path("b"))?.permissions())?;
@@ -197,8 +205,8 @@ mod tests {
             ("b", EventType::Remove),
             ("dir", EventType::Create),
         ];
-        assert_eq!(names(&watch.changes()?), expected);
-        assert_eq!(watch.changes()?, []);
+        assert_eq!(names(&seen_by(&mut watch)?), expected);
+        assert_eq!(seen_by(&mut watch)?, []);
         Ok(())
     }
 
@@ -211,7 +219,7 @@ mod tests {
         fs::write(path("old/file"), "")?;
         fs::create_dir_all(path("new/deep"))?;
         fs::write(path("new/deep/early"), "")?;
-        let seen = watch.changes()?;
+        let seen = seen_by(&mut watch)?;
         assert_eq!(
             names(&seen),
             [
@@ -222,7 +230,40 @@ mod tests {
             ]
         );
         fs::write(path("new/deep/late"), "")?;
-        assert_eq!(names(&watch.changes()?), [("new/deep/late", EventType::Create)]);
+        assert_eq!(names(&seen_by(&mut watch)?), [("new/deep/late", EventType::Create)]);
+        fs::remove_file(path("new/deep/early"))?;
+        fs::write(path("new/deep/early"), "")?;
+        let again = [("new/deep/early", EventType::Remove), ("new/deep/early", EventType::Create)];
+        assert_eq!(names(&seen_by(&mut watch)?), again, "what was found in a new directory is told of again");
+        Ok(())
+    }
+
+    #[test]
+    fn a_directory_that_was_renamed_is_watched_under_its_new_name() -> io::Result<()> {
+        let directory = tempfile::tempdir()?;
+        let path = |name: &str| directory.path().join(name);
+        fs::create_dir_all(path("old/deep"))?;
+        let mut watch = Watch::new(directory.path(), true)?;
+        fs::rename(path("old"), path("new"))?;
+        let seen = seen_by(&mut watch)?;
+        assert_eq!(names(&seen)[..2], [("old", EventType::Rename), ("new", EventType::Create)]);
+        fs::write(path("new/deep/file"), "")?;
+        assert_eq!(names(&seen_by(&mut watch)?), [("new/deep/file", EventType::Create)]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_queue_that_overflowed_is_an_error_after_what_came_before() -> io::Result<()> {
+        let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events")?;
+        let limit: usize = limit.trim().parse().map_err(io::Error::other)?;
+        let directory = tempfile::tempdir()?;
+        let mut watch = Watch::new(directory.path(), false)?;
+        for turn in 0..=limit {
+            fs::File::create(directory.path().join(turn.to_string()))?;
+        }
+        let mut changes = Vec::new();
+        assert!(watch.changes(&mut changes).is_err());
+        assert_eq!(changes.len(), limit);
         Ok(())
     }
 }

@@ -159,6 +159,7 @@ impl wire::Filesystem for FilesystemService {
             names: include_entry.then(|| self.daemon.accounts.names()),
             keepalive: keepalive::interval(ctx.headers()),
             deadline: ctx.time_remaining().map(|remaining| Instant::now() + remaining),
+            failed: None,
         };
         Response::ok(following.stream())
     }
@@ -218,16 +219,23 @@ struct Following {
     names: Option<Names>,
     keepalive: Duration,
     deadline: Option<Instant>,
+    /// Ends the stream behind the changes that came before.
+    failed: Option<FsError>,
 }
 
 impl Following {
     /// Waits for changes, or for silence to have lasted.
     async fn next(&mut self) -> Result<Vec<Event>, ConnectError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error.into());
+        }
         tokio::select! {
             () = until(self.deadline) => Err(ConnectError::deadline_exceeded("context deadline exceeded")),
             guard = self.ready.readable() => {
                 guard.map_err(|error| FsError::internal("watching", &error))?.clear_ready();
-                let changes = self.watch.changes().map_err(|error| FsError::internal("watching", &error))?;
+                let mut changes = Vec::new();
+                let seen = self.watch.changes(&mut changes);
+                self.failed = seen.err().map(|error| FsError::internal("watching", &error));
                 let described = changes.into_iter().map(|change| event(change, &self.root, self.names.as_ref()));
                 Ok(described.map(|event| Event::Filesystem(event.into())).collect())
             }

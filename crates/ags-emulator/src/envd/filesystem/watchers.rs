@@ -64,9 +64,8 @@ struct Polled {
 
 impl Polled {
     fn look(&mut self) {
-        match self.watch.changes() {
-            Ok(changes) => self.seen.extend(changes),
-            Err(error) => tracing::warn!(%error, "a watcher lost events"),
+        if let Err(error) = self.watch.changes(&mut self.seen) {
+            tracing::warn!(%error, "a watcher lost events");
         }
     }
 }

@@ -69,6 +69,8 @@ pub struct Plan {
     pub envd_version: String,
     /// What the daemon's callers have to show; `None`: nothing.
     pub token: Option<String>,
+    /// Whether the code interpreter is served.
+    pub code_interpreter: bool,
     /// Cores the instance is said to have; `None`: the machine's.
     pub cpu: Option<f64>,
     /// Bytes the instance is said to have; `None`: the machine's.

@@ -189,12 +189,4 @@ proptest! {
             prop_assert_eq!(bytes_of(&events, name), expected);
         }
     }
-
-    #[test]
-    fn escaped_text_reads_back(text in any::<String>()) {
-        let mut out = BytesMut::from(&b"\""[..]);
-        escape(&text, &mut out);
-        out.put_u8(b'"');
-        prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
-    }
 }

@@ -1,0 +1,6 @@
+//! Connect's envelopes, as a sandbox sends them.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: (u8, &[u8])| envd_client::fuzzing::envelopes(input.1, usize::from(input.0)));

@@ -1,0 +1,128 @@
+//! The door: by the host's name a request is for the API, or for a port of a sandbox. Nothing else is looked at before.
+
+use std::net::SocketAddr;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{ConnectInfo, Request, State},
+    response::{IntoResponse, Response},
+};
+use http::header;
+use tower::Service;
+
+use super::{
+    client_io::SendingSide,
+    e2b,
+    proxy::host::{self, Place},
+    request_log, tencent,
+    v1::{PORT_ROUTE, is_port_path, proxy_port},
+};
+use crate::{app::App, domain::port::Port, error::Error, ids::InstanceId};
+
+/// The name under which requests to ports' own hosts are logged and counted.
+const HOST_ROUTE: &str = "{port}-{instance}.{sandbox_domain}";
+
+/// The whole server.
+#[derive(Clone)]
+pub struct Front {
+    app: App,
+    api: Router,
+}
+
+impl Front {
+    #[must_use]
+    pub fn new(app: &App) -> Self {
+        Self { app: app.clone(), api: super::router(app) }
+    }
+}
+
+/// What answers the requests of a listener.
+pub trait Answer: Clone + Send + Sync + 'static {
+    fn answer(self, request: Request) -> impl Future<Output = Response> + Send;
+}
+
+/// Who answers a request.
+enum Room {
+    Api,
+    /// A port, below the API's own path.
+    PortPath,
+    Port(Port, InstanceId),
+    E2b,
+    /// The cloud's own API.
+    Tencent,
+    /// A sandbox, by the headers of E2B's SDKs.
+    Sandbox,
+    /// A sandbox, by its host, for E2B's SDKs.
+    SandboxAt(Port, InstanceId),
+    Nowhere(Error),
+}
+
+impl Room {
+    fn of(app: &App, request: &Request) -> Self {
+        match host::place(app, request) {
+            Ok(Place::Api) if e2b::data::is_for_sandbox(request) => Self::Sandbox,
+            Ok(Place::Api) if is_port_path(request.uri().path()) => Self::PortPath,
+            Ok(Place::Api) if e2b::is_below_mount(request.uri().path()) => Self::E2b,
+            Ok(Place::Api) if tencent::is_call(request) => Self::Tencent,
+            Ok(Place::Api) => Self::Api,
+            Ok(Place::E2b) => Self::E2b,
+            Ok(Place::Port(port, instance)) if e2b::data::is_of_sdk(request, port) => Self::SandboxAt(port, instance),
+            Ok(Place::Port(port, instance)) => Self::Port(port, instance),
+            Err(error) => Self::Nowhere(error),
+        }
+    }
+}
+
+impl Answer for Front {
+    async fn answer(self, request: Request) -> Response {
+        let Self { app, api } = self;
+        let room = Room::of(&app, &request);
+        let to_port = matches!(room, Room::PortPath | Room::Port(..));
+        // Until the answer begins; whatever carries it says so itself.
+        let _answer_due = request.extensions().get::<SendingSide>().filter(|_| to_port).map(SendingSide::wait);
+        let around = app.clone();
+        match room {
+            // What comes from no page needs none of the layers that are there for browsers.
+            Room::PortPath if !request.headers().contains_key(header::ORIGIN) => {
+                let answer = |request| async move { proxy_port(State(app), request).await.into_response() };
+                request_log::around(&around, request, PORT_ROUTE, answer).await
+            }
+            Room::Api | Room::PortPath => api.answer(request).await,
+            Room::Tencent => tencent::answer(api, request).await,
+            Room::E2b => e2b::answer(api, request).await,
+            Room::Sandbox => {
+                let answer = |request| async move { e2b::data::answer(&app, request).await };
+                request_log::around(&around, request, e2b::data::ROUTE, answer).await
+            }
+            Room::SandboxAt(port, instance) => {
+                let answer = |request| async move { e2b::data::answer_at(&app, port, instance, request).await };
+                request_log::around(&around, request, HOST_ROUTE, answer).await
+            }
+            Room::Port(port, instance) => {
+                let answer = |request| async move { host::answer(&app, port, instance, request).await };
+                request_log::around(&around, request, HOST_ROUTE, answer).await
+            }
+            Room::Nowhere(error) => {
+                let refuse = |_| async { error.into_response() };
+                request_log::around(&around, request, HOST_ROUTE, refuse).await
+            }
+        }
+    }
+}
+
+impl Answer for Router {
+    async fn answer(mut self, request: Request) -> Response {
+        match self.call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// A request with its peer's address, as extractors expect it, and its connection's sending side.
+pub fn with_peer(mut request: http::Request<hyper::body::Incoming>, peer: SocketAddr, side: &SendingSide) -> Request {
+    request.extensions_mut().insert(ConnectInfo(peer));
+    request.extensions_mut().insert(side.clone());
+    request.map(Body::new)
+}

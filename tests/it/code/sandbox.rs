@@ -1,0 +1,91 @@
+//! A stack with one running instance that interprets code.
+
+use http::Method;
+use reqwest::Response;
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Api, Options, Stack, eventually};
+
+pub struct Interpreter {
+    pub stack: Stack,
+    pub api: Api,
+    pub id: String,
+}
+
+impl Interpreter {
+    pub async fn start() -> Self {
+        Self::with(Options::default(), json!({})).await
+    }
+
+    /// `instance`: fields of the instance beside its tool.
+    pub async fn with(options: Options, mut instance: Value) -> Self {
+        let stack = Stack::with(options).await;
+        let api = stack.api();
+        api.post("/v1/tools?wait=30s", &json!({"name": "ci", "type": "code-interpreter"})).await.expect(201);
+        instance["tool"] = json!("ci");
+        let instance = api.post("/v1/instances", &instance).await.expect(201);
+        let id = instance["id"].as_str().expect("an id").to_owned();
+        Self { stack, api, id }
+    }
+
+    /// To be asked at one gateway only: each counts by itself what it allows.
+    pub fn at_one_gateway(mut self) -> Self {
+        self.api = self.api.at(&self.stack.url);
+        self
+    }
+
+    /// A path below the instance's.
+    pub fn path(&self, rest: &str) -> String {
+        format!("/v1/instances/{}/{rest}", self.id)
+    }
+
+    pub async fn code(&self, spec: &Value) -> Answer {
+        self.api.post(&self.path("code"), spec).await
+    }
+
+    /// The answer to Python that was waited for.
+    pub async fn python(&self, code: &str) -> Value {
+        self.code(&json!({"code": code})).await.expect(200)
+    }
+
+    /// The answer to code of a language that was waited for.
+    pub async fn run(&self, language: &str, code: &str) -> Value {
+        self.code(&json!({"code": code, "language": language, "timeout": "2m"})).await.expect(200)
+    }
+
+    /// The start of a stream of events.
+    pub async fn stream(&self, spec: &Value, accept: &str) -> Response {
+        let request = self.api.request(Method::POST, &self.path("code")).header("accept", accept).json(spec);
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status(), 200, "{}", response.text().await.unwrap_or_default());
+        response
+    }
+
+    /// What a shell line prints in the instance, beside the interpreter.
+    pub async fn shell(&self, line: &str) -> String {
+        let result = self.api.post(&self.path("exec"), &json!({"cmd": line})).await.expect(200);
+        result["stdout"].as_str().expect("text").to_owned()
+    }
+
+    /// Waits until a file is there.
+    pub async fn until_file(&self, path: &str) {
+        eventually(async || (self.shell(&format!("test -e {path} && echo yes")).await == "yes\n").then_some(())).await;
+    }
+}
+
+/// The events of a stream of lines, but for signs of life.
+pub fn events(lines: &str) -> Vec<Value> {
+    let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    events.filter(|event| event["type"] != "keepalive").collect()
+}
+
+pub fn text_of(events: &[Value], stream: &str) -> String {
+    events.iter().filter(|event| event["type"] == stream).map(|event| event["data"].as_str().unwrap()).collect()
+}
+
+/// The only result's text of an answer.
+#[track_caller]
+pub fn text(answer: &Value) -> &str {
+    assert_eq!(answer["error"], Value::Null, "{answer:#}");
+    answer["results"][0]["text"].as_str().unwrap_or_else(|| panic!("no text: {answer:#}"))
+}

@@ -1,0 +1,11 @@
+//! Ports of sandboxes through the gateway, to a server that runs in one.
+
+mod access;
+mod browser;
+mod headers;
+mod hosts;
+mod previews;
+mod stalls;
+mod streams;
+mod upgrades;
+pub mod web;
