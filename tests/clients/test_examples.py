@@ -4,6 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,20 @@ def beside_modules(newest, tmp_path):
     return tmp_path
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def page(newest):
+    """The address of the page, served from an origin of its own."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=EXAMPLES)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/browser.html"
+        server.shutdown()
+
+
 def test_the_sdks_story(newest):
     said = run(sys.executable, str(EXAMPLES / "sdk_story.py"))
     says(said, "command: 42", "stderr: done", "background: ['line 1', 'line 2', 'line 3']")
@@ -63,3 +80,12 @@ def test_the_story_in_curl(newest):
     for text in ["line 3", "begun", "done", "adding", "hello", "/ports/8000/"]:
         assert text in said, said
     assert said.splitlines()[-1].startswith("ins")
+
+
+@pytest.mark.parametrize("scenario", ["story", "refusals", "stoppedElsewhere"])
+def test_the_page_in_a_browser(page, scenario, tmp_path):
+    chromium, modules = shutil.which("chromium"), os.environ.get("AGS_CLIENTS_BROWSER")
+    if not chromium or not modules:
+        pytest.skip("chromium or npm is not installed")
+    driver = shutil.copy(Path(__file__).parent / "browser" / "drive.mjs", modules)
+    run("node", driver, chromium, scenario, page, str(tmp_path))
