@@ -1,17 +1,19 @@
 """The examples, run as their readers run them."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import urllib.request
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from conftest import GATEWAY
+from conftest import GATEWAY, URL
 
 if not GATEWAY:
     pytest.skip("about the gateway", allow_module_level=True)
@@ -89,3 +91,31 @@ def test_the_page_in_a_browser(page, scenario, tmp_path):
         pytest.skip("chromium or npm is not installed")
     driver = shutil.copy(Path(__file__).parent / "browser" / "drive.mjs", modules)
     run("node", driver, chromium, scenario, page, str(tmp_path))
+
+
+def api(path):
+    key = {"Authorization": f"Bearer {os.environ['AGS_GATEWAY_KEY']}"}
+    request = urllib.request.Request(f"{URL}/v1/{path}", headers=key)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as response:
+        return json.loads(response.read())
+
+
+def at_once(instances):
+    """The most that were there together."""
+    lives = [(instance["created_at"], instance["stopped_at"]) for instance in instances]
+    return max(sum(begun <= moment < ended for begun, ended in lives) for moment, _ in lives)
+
+
+@pytest.mark.parametrize("how", [[], ["--as-runs"]], ids=["instances", "runs"])
+def test_the_walk_through_swebench(newest, how):
+    told = run(sys.executable, str(EXAMPLES / "swebench" / "walkthrough.py"), "--parallel", "2", "--command", "exec sleep 1000", *how)
+    said = json.loads(told)
+    assert said["resolved"] == ["example__calc-1", "example__text-2"], told
+    assert said["unresolved"] == ["example__text-2-insufficient", "example__calc-1-misfit"]
+    assert [result["patch_applied"] for result in said["results"]] == [True, True, True, False]
+    assert said["results"][2]["tests"] == {"test_slug": "ok", "test_slug_of_several_blanks": "FAIL"}
+    assert "patch does not apply" in said["results"][3]["log"]
+    instances = [api(f"instances/{result['instance']}") for result in said["results"]]
+    assert [instance["status"] for instance in instances] == ["STOPPED"] * 4
+    assert 1 <= at_once(instances) <= 2
+    assert api("tools?tag.benchmark=swe-bench")["items"] == []
