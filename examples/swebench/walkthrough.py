@@ -94,6 +94,9 @@ def made_tool(gateway, options):
             raise Refusal({"code": made["status"], "detail": made["status_reason"]})
         yield made["id"]
     finally:
+        # None are left but when this was interrupted.
+        for instance in gateway.call("GET", f"instances?tool={made['id']}&status=STARTING,RUNNING&limit=100")["items"]:
+            gateway.call("DELETE", f"instances/{instance['id']}")
         gateway.call("DELETE", f"tools/{made['id']}")
 
 
@@ -230,19 +233,19 @@ def parse_arguments():
     parser.add_argument("--parallel", type=int, default=4, help="instances at once (%(default)s)")
     parser.add_argument("--as-runs", action="store_true", help="each task as one POST /v1/runs")
     parser.add_argument("--registry", default="enterprise", help="image_registry_type of the images (%(default)s)")
-    parser.add_argument("--envd-image", default="ccr.example.com/tools/envd:latest", help="image whose /nix has envd (%(default)s)")
+    parser.add_argument("--envd-image", default="ccr.example.com/tools/envd:latest", help="its /nix has envd (%(default)s)")
     parser.add_argument("--command", help="shell line that the tool starts with, where the image does not start envd by itself")
     return parser.parse_args()
 
 
 def main():
     options = parse_arguments()
-    # So that what is started is stopped then, too.
+    # What is started is stopped then, too. The tool ends before the pool, which would wait for tasks that nobody waits for.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     gateway = Gateway(os.environ["AGS_GATEWAY_URL"], os.environ["AGS_GATEWAY_KEY"])
     tasks = json.loads(options.tasks.read_text())
     how = as_a_run if options.as_runs else in_an_instance
-    with made_tool(gateway, options) as tool, ThreadPoolExecutor(options.parallel) as pool:
+    with ThreadPoolExecutor(options.parallel) as pool, made_tool(gateway, options) as tool:
         results = list(pool.map(lambda task: evaluate(gateway, tool, task, how), tasks))
     json.dump(report(results), sys.stdout, indent=2)
     print()

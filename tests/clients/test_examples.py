@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -100,6 +101,22 @@ def api(path):
         return json.loads(response.read())
 
 
+def busy_instances(count):
+    """Those of SWE-bench that run a durable command, once there are so many."""
+    is_busy = lambda id: any(exec["background"] and exec["status"] == "running" for exec in api(f"instances/{id}/execs")["items"])
+    running = api("instances?status=RUNNING&metadata.benchmark=swe-bench")["items"]
+    busy = [instance["id"] for instance in running if is_busy(instance["id"])]
+    return busy if len(busy) >= count else None
+
+
+def eventually(look):
+    deadline = time.monotonic() + 60
+    while (seen := look()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return seen
+
+
 def at_once(instances):
     """The most that were there together."""
     lives = [(instance["created_at"], instance["stopped_at"]) for instance in instances]
@@ -108,7 +125,8 @@ def at_once(instances):
 
 @pytest.mark.parametrize("how", [[], ["--as-runs"]], ids=["instances", "runs"])
 def test_the_walk_through_swebench(newest, how):
-    told = run(sys.executable, str(EXAMPLES / "swebench" / "walkthrough.py"), "--parallel", "2", "--command", "exec sleep 1000", *how)
+    walk = str(EXAMPLES / "swebench" / "walkthrough.py")
+    told = run(sys.executable, walk, "--parallel", "2", "--command", "exec sleep 1000", *how)
     said = json.loads(told)
     assert said["resolved"] == ["example__calc-1", "example__text-2"], told
     assert said["unresolved"] == ["example__text-2-insufficient", "example__calc-1-misfit"]
@@ -119,3 +137,19 @@ def test_the_walk_through_swebench(newest, how):
     assert [instance["status"] for instance in instances] == ["STOPPED"] * 4
     assert 1 <= at_once(instances) <= 2
     assert api("tools?tag.benchmark=swe-bench")["items"] == []
+
+
+def test_the_walk_through_swebench_is_broken_off(newest, tmp_path):
+    tasks = json.loads((EXAMPLES / "swebench" / "tasks.json").read_text())
+    (tmp_path / "tasks.json").write_text(json.dumps([task | {"test_command": "touch begun; sleep 1000"} for task in tasks]))
+    walk = [sys.executable, str(EXAMPLES / "swebench" / "walkthrough.py"), "--parallel", "2", "--tasks", str(tmp_path / "tasks.json")]
+    with subprocess.Popen(walk, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            instances = eventually(lambda: busy_instances(2))
+            process.terminate()
+            assert process.wait(timeout=60) == 143, process.stderr.read()
+        finally:
+            process.kill()
+    assert [api(f"instances/{id}")["status"] for id in instances] == ["STOPPED"] * 2
+    assert api("tools?tag.benchmark=swe-bench")["items"] == []
+    assert api("instances?status=STARTING,RUNNING&metadata.benchmark=swe-bench")["items"] == []

@@ -66,7 +66,8 @@ async function missesAPart(page, id, number) {
 
 // Output comes while the command runs, and after a broken connection where it was left: by the resume token, then by a ticket.
 async function followsAndResumes(page, id) {
-  await run(page, `echo to stderr >&2; ${PARTS.map((number) => `${pause(number)}; ${part(number)}`).join('; ')}; ${pause(4)}; exit 3`)
+  const parts = PARTS.map((number) => `${pause(number)}; ${part(number)}`)
+  await run(page, ['echo to stderr >&2', ...parts, pause(4), 'exit 3'].join('; '))
   await output(page).getByText('to stderr').waitFor()
   await exec(id, 'touch /tmp/go1')
   await output(page).getByText('line 19').waitFor()
