@@ -39,3 +39,8 @@ need_postgres() {
   fi
   install postgresql
 }
+
+# Names below localhost are this machine for every program (RFC 6761), not for browsers and curl alone.
+need_localhost_names() {
+  getent ahosts any.name.localhost >/dev/null || install libnss-myhostname
+}

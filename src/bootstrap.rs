@@ -69,6 +69,8 @@ async fn tested(connection: &mut PgConnection, idle_for: Duration) -> sqlx::Resu
 /// A gateway that accepts requests.
 pub struct Running {
     pub local_addr: SocketAddr,
+    /// Of the listener for HTTPS.
+    pub tls_addr: Option<SocketAddr>,
     pub app: App,
     server: tokio::task::JoinHandle<()>,
 }
@@ -144,9 +146,10 @@ pub async fn serve(config: Arc<Config>, metrics: Metrics, lifecycle: Lifecycle) 
     let local_addr = listener.local_addr()?;
     if let Some(address) = config.server.metrics_listen {
         let metrics = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        lifecycle.spawn("metrics", http::serve::serve(metrics, http::metrics_router(&app), &app));
+        lifecycle.spawn("metrics", http::serve::serve(metrics, None, http::metrics_router(&app), &app));
     }
     let front = http::front::Front::new(&app);
+    let tls_addr = serve_tls(&app, front.clone()).await?;
     let url = advertised(&config, local_addr);
     let me = exec::leases::begin(&app, url).await;
     lifecycle.spawn("exec-leases", exec::leases::keep(app.clone(), me));
@@ -155,10 +158,22 @@ pub async fn serve(config: Arc<Config>, metrics: Metrics, lifecycle: Lifecycle) 
     lifecycle.spawn("activity", activity::keep(app.clone()));
     lifecycle.spawn("open-streams", holds::watch(app.clone()));
     lifecycle.spawn("access-changes", holds::listen(app.clone()));
-    let server = lifecycle.spawn("http", http::serve::serve(listener, front, &app));
+    let server = lifecycle.spawn("http", http::serve::serve(listener, None, front, &app));
     jobs::start(&app);
-    tracing::info!(%local_addr, "listening");
-    Ok(Running { local_addr, app, server })
+    tracing::info!(%local_addr, ?tls_addr, "listening");
+    Ok(Running { local_addr, tls_addr, app, server })
+}
+
+/// The listener for HTTPS, where one is configured.
+async fn serve_tls(app: &App, front: http::front::Front) -> anyhow::Result<Option<SocketAddr>> {
+    let Some(tls) = &app.config.server.tls else { return Ok(None) };
+    let certificates = http::tls::Certificates::load(tls)?;
+    let acceptor = certificates.acceptor()?;
+    let listener = TcpListener::bind(tls.listen).await.with_context(|| format!("cannot listen on {}", tls.listen))?;
+    let address = listener.local_addr()?;
+    app.lifecycle.spawn("https", http::serve::serve(listener, Some(acceptor), front, app));
+    app.lifecycle.spawn("tls-certificates", certificates.keep(app.lifecycle.clone()));
+    Ok(Some(address))
 }
 
 /// Where other replicas reach this one. An address that is only its own host's is known to those on it.

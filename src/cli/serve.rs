@@ -27,7 +27,7 @@ pub(super) struct Arguments {
     /// Port of the API, instead of the configured one; 0 takes any free port.
     #[arg(long)]
     port: Option<u16>,
-    /// A file that is written when requests are taken and the last run's leftovers are settled: {"url": …, "pid": …}.
+    /// A file that is written when requests are taken and the last run's leftovers are settled: {"url": …, "pid": …}, and "tls_url" with HTTPS.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }
@@ -60,7 +60,11 @@ pub(super) async fn run(arguments: Arguments, environment: &Environment) -> anyh
     let reconciled = tokio::time::timeout(RECONCILE_PATIENCE, running.app.upkeep.reconciled());
     let serves = draining.run_until_cancelled(reconciled).await.is_some();
     if let Some(path) = ready.filter(|_| serves) {
-        let content = serde_json::json!({"url": format!("http://{}", running.local_addr), "pid": std::process::id()});
+        let mut content =
+            serde_json::json!({"url": format!("http://{}", running.local_addr), "pid": std::process::id()});
+        if let Some(address) = running.tls_addr {
+            content["tls_url"] = format!("https://{address}").into();
+        }
         files::write_private(path, &format!("{content}\n"))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }

@@ -41,7 +41,7 @@ pub use log::{Log, LogFormat};
 pub use parse::Cidr;
 pub use ports::Ports;
 pub use runs::Runs;
-pub use server::{AllowedOrigin, Server};
+pub use server::{AllowedOrigin, Server, Tls};
 pub use source::{Environment, Source};
 pub use tools::{Probe, Tools};
 pub use upstreams::{CredentialFiles, Credentials, EnvdMount, Upstream};

@@ -266,6 +266,17 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A file that can be read. Its path even when it cannot: that is reported.
+    pub(super) fn file(&mut self, name: &str) -> Option<PathBuf> {
+        let (path, leaf) = self.take_text(name)?;
+        let path = self.resolved(&path, &leaf);
+        self.note(name, path.display().to_string(), &leaf);
+        if let Err(error) = self.reader.source.read(&path) {
+            self.problem_at(&leaf, &format!("{} cannot be read: {error}", path.display()));
+        }
+        Some(path)
+    }
+
     fn secret_from(&mut self, path: &str, file_name: &str, leaf: &Leaf) -> Option<Secret> {
         let path = self.resolved(path, leaf);
         self.note(file_name, path.display().to_string(), leaf);

@@ -1,6 +1,7 @@
 //! `[server]`: listeners, what browsers and proxies may do, limits of requests.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// A second listener for `/metrics`; without it they are on the API and need a key.
     pub metrics_listen: Option<SocketAddr>,
+    /// HTTPS, beside `listen`.
+    pub tls: Option<Tls>,
     /// How clients reach the API, without a trailing slash; the request's own address when absent.
     pub public_url: Option<Url>,
     /// How other replicas reach this one; the address it listens on when absent and that is a particular one.
@@ -35,6 +38,32 @@ pub struct Server {
     pub drain_timeout: Duration,
 }
 
+/// `[server.tls]`: a listener of its own, under a certificate that is read again when it changes.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub listen: SocketAddr,
+    /// The certificate and what leads to its root, in PEM.
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+impl Tls {
+    fn read(mut section: Section<'_>) -> Option<Self> {
+        let listen = section.optional_as("listen", "an address and port such as \"0.0.0.0:8443\"");
+        let (cert_file, key_file) = (section.file("cert_file"), section.file("key_file"));
+        let tls = match (listen, cert_file, key_file) {
+            (Some(listen), Some(cert_file), Some(key_file)) => Some(Self { listen, cert_file, key_file }),
+            (Some(_), _, _) => {
+                section.problem("listen", "needs cert_file and key_file beside it");
+                None
+            }
+            (None, _, _) => None,
+        };
+        section.finish();
+        tls
+    }
+}
+
 impl Server {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let unspecified = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -42,6 +71,7 @@ impl Server {
         let server = Self {
             listen: section.parsed("listen", "an address and port such as \"127.0.0.1:8080\"", unspecified),
             metrics_listen: section.optional_as("metrics_listen", "an address and port such as \"127.0.0.1:9090\""),
+            tls: Tls::read(section.section("tls")),
             public_url: section.optional_with("public_url", "an http(s) URL without path", public_url),
             replica_url: section.optional_with("replica_url", "an http URL without path", replica_url),
             sandbox_domain: section.optional_with("sandbox_domain", "a host name", host_name),

@@ -69,11 +69,11 @@ impl Drop for Waits {
 /// A stream that tells of the end of what comes before that is read.
 pub trait Ends {
     /// Ready when nothing more comes and all was read; otherwise wakes when that may have changed.
-    fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()>;
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 impl Ends for TcpStream {
-    fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut next = [0];
         match ready!(self.poll_peek(cx, &mut ReadBuf::new(&mut next))) {
             Ok(0) => Poll::Ready(()),
@@ -186,13 +186,13 @@ mod tests {
     struct Open(DuplexStream);
 
     impl Ends for Ended {
-        fn poll_ended(&self, _: &mut Context<'_>) -> Poll<()> {
+        fn poll_ended(&mut self, _: &mut Context<'_>) -> Poll<()> {
             Poll::Ready(())
         }
     }
 
     impl Ends for Open {
-        fn poll_ended(&self, _: &mut Context<'_>) -> Poll<()> {
+        fn poll_ended(&mut self, _: &mut Context<'_>) -> Poll<()> {
             Poll::Pending
         }
     }

@@ -120,9 +120,23 @@ impl Answer for Router {
     }
 }
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub tls: bool,
+}
+
+/// The request came under TLS that ends here.
+#[derive(Clone, Copy, Debug)]
+pub struct UnderTls;
+
 /// A request with its peer's address, as extractors expect it, and its connection's sending side.
-pub fn with_peer(mut request: http::Request<hyper::body::Incoming>, peer: SocketAddr, side: &SendingSide) -> Request {
-    request.extensions_mut().insert(ConnectInfo(peer));
+pub fn with_peer(mut request: http::Request<hyper::body::Incoming>, peer: Peer, side: &SendingSide) -> Request {
+    request.extensions_mut().insert(ConnectInfo(peer.address));
     request.extensions_mut().insert(side.clone());
+    if peer.tls {
+        request.extensions_mut().insert(UnderTls);
+    }
     request.map(Body::new)
 }

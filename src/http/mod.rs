@@ -1,6 +1,7 @@
 //! The HTTP surface.
 
 mod activity;
+mod address;
 mod audit;
 mod client_addr;
 mod client_io;
@@ -19,6 +20,7 @@ mod proxy;
 pub mod request_log;
 pub mod serve;
 mod tencent;
+pub mod tls;
 mod unread;
 pub mod v1;
 pub mod websocket;

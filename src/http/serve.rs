@@ -1,4 +1,4 @@
-//! Connections: HTTP/1.1 and, with prior knowledge, HTTP/2 on one port.
+//! Connections: HTTP/1.1 and HTTP/2 on one port, plain or under TLS. Without TLS, HTTP/2 is by prior knowledge.
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, time::Duration};
 
@@ -7,38 +7,54 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    client_io::{ClientIo, Patience, SendingSide},
-    front::{Answer, with_peer},
+    client_io::{ClientIo, Ends, Patience, SendingSide},
+    front::{Answer, Peer, with_peer},
+    tls::TlsIo,
 };
 use crate::{app::App, lifecycle::Lifecycle};
 
 /// Pause after a failed accept: out of descriptors, most likely, and others need time to close theirs.
 const RELIEF: Duration = Duration::from_millis(100);
 
-/// Takes connections until the drain. Those that are open then finish their requests; the lifecycle waits for them.
-pub fn serve(listener: TcpListener, answer: impl Answer, app: &App) -> impl Future<Output = ()> + Send + 'static {
+/// Takes connections until the drain, under TLS where there is an acceptor. Those that are open then finish their requests;
+/// the lifecycle waits for them.
+pub fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    answer: impl Answer,
+    app: &App,
+) -> impl Future<Output = ()> + Send + 'static {
     let config = &app.config.server;
     let patience = Patience { write: config.write_timeout, half_closed: config.half_closed_timeout };
-    accept(listener, answer, config.header_timeout, patience, app.lifecycle.clone())
+    let draining = app.lifecycle.draining();
+    let door = Door { tls, answer, header_timeout: config.header_timeout, patience, draining };
+    accept(listener, door, app.lifecycle.clone())
 }
 
-async fn accept(
-    listener: TcpListener,
-    answer: impl Answer,
+/// What all connections of a listener have in common.
+#[derive(Clone)]
+struct Door<A> {
+    tls: Option<TlsAcceptor>,
+    answer: A,
     header_timeout: Duration,
     patience: Patience,
-    lifecycle: Lifecycle,
-) {
+    draining: CancellationToken,
+}
+
+async fn accept<A: Answer>(listener: TcpListener, door: Door<A>, lifecycle: Lifecycle) {
     let draining = lifecycle.draining();
     while let Some(accepted) = draining.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, peer, answer.clone(), header_timeout, patience, draining.clone());
-                lifecycle.spawn("connection", connection);
+                lifecycle.spawn("connection", open(stream, peer, door.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -48,30 +64,40 @@ async fn accept(
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    answer: impl Answer,
-    header_timeout: Duration,
-    patience: Patience,
-    draining: CancellationToken,
-) {
+async fn open<A: Answer>(stream: TcpStream, address: SocketAddr, mut door: Door<A>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY refused");
     }
+    let Some(acceptor) = door.tls.take() else {
+        return connection(stream, Peer { address, tls: false }, door).await;
+    };
+    match tokio::time::timeout(door.header_timeout, acceptor.accept(stream)).await {
+        // Boxed: plain connections are not to be larger for it.
+        Ok(Ok(stream)) => Box::pin(connection(TlsIo::new(stream), Peer { address, tls: true }, door)).await,
+        Ok(Err(error)) => tracing::debug!(%error, peer = %address, "a TLS handshake failed"),
+        Err(_) => tracing::debug!(peer = %address, "a TLS handshake took too long"),
+    }
+}
+
+async fn connection<A: Answer>(
+    stream: impl AsyncRead + AsyncWrite + Ends + Unpin + Send + 'static,
+    peer: Peer,
+    door: Door<A>,
+) {
     let side = SendingSide::default();
-    let stream = ClientIo::new(stream, patience, side.clone());
+    let stream = ClientIo::new(stream, door.patience, side.clone());
+    let answer = door.answer;
     let service = service_fn(move |request| {
         let answered = answer.clone().answer(with_peer(request, peer, &side));
         async move { Ok::<_, Infallible>(answered.await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // Whether a client that has sent all is still there is judged by `ClientIo`.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout).half_close(true);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(door.header_timeout).half_close(true);
     // Extended CONNECT: WebSockets over HTTP/2 (RFC 8441).
     builder.http2().timer(TokioTimer::new()).enable_connect_protocol();
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-    let served = match draining.run_until_cancelled(connection.as_mut()).await {
+    let served = match door.draining.run_until_cancelled(connection.as_mut()).await {
         Some(served) => served,
         None => {
             connection.as_mut().graceful_shutdown();

@@ -1,4 +1,5 @@
-"""The service that `scripts/test-clients` started, as the official SDKs see it: the emulator, or a gateway in front of one."""
+"""The service that `scripts/test-clients` started, as the official SDKs see it: the emulator, or a gateway in front of one, by plain
+HTTP or over TLS with names of its own."""
 
 import asyncio
 import json
@@ -9,14 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 import pytest
 
 TARGET = os.environ["AGS_CLIENTS_TARGET"]
-GATEWAY = TARGET == "gateway"
+OVER_TLS = TARGET == "tls"
+GATEWAY = TARGET == "gateway" or OVER_TLS
 URL = os.environ["AGS_CLIENTS_URL"]
+# Tencent's SDK trusts a list of its own unless told.
+AUTHORITIES = os.environ.get("SSL_CERT_FILE") if OVER_TLS else None
 API_KEY = os.environ["AGS_CLIENTS_API_KEY"]
 ADMIN_URL = os.environ["AGS_EMULATOR_ADMIN_URL"]
 
-# What E2B's SDKs read. The gateway's face is mounted, its data plane is at the root.
-os.environ["E2B_API_URL"] = URL + "/e2b" if GATEWAY else URL
-os.environ["E2B_SANDBOX_URL"] = URL
+# What E2B's SDKs read. The gateway's face is mounted, its data plane is at the root. Over TLS they find both by E2B_DOMAIN.
+if not OVER_TLS:
+    os.environ["E2B_API_URL"] = URL + "/e2b" if GATEWAY else URL
+    os.environ["E2B_SANDBOX_URL"] = URL
 os.environ["E2B_API_KEY"] = API_KEY
 
 

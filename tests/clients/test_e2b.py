@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 import threading
 import time
 import uuid
@@ -13,7 +14,7 @@ pytest.importorskip("e2b")
 
 import httpcore
 
-from conftest import GATEWAY, URL, run, timed_out
+from conftest import GATEWAY, OVER_TLS, URL, run, timed_out
 
 from e2b import AsyncSandbox, CommandExitException, Sandbox, SandboxQuery, SandboxState, TimeoutException
 from e2b.exceptions import NotFoundException, SandboxException
@@ -257,3 +258,27 @@ def test_ports_need_the_traffic_token(sandbox):
     eventually(lambda: fetch(**traffic)[0] != 502)
     assert fetch(**traffic) == (200, b"from inside")
     assert fetch()[0] == 401
+
+
+@pytest.mark.skipif(not OVER_TLS, reason="hosts of the SDK's are https")
+def test_a_port_has_a_host(sandbox):
+    import urllib.error
+    import urllib.request
+
+    sandbox.commands.run("python3 -m http.server 8001 --bind 127.0.0.1", background=True, cwd="/tmp")
+    sandbox.files.write("/tmp/index.html", "from inside")
+    host = sandbox.get_host(8001)
+    assert host == f"8001-{sandbox.sandbox_id}.{os.environ['E2B_DOMAIN']}"
+    headers = {"E2B-Traffic-Access-Token": sandbox.traffic_access_token}
+
+    def fetch():
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(urllib.request.Request(f"https://{host}/index.html", headers=headers)) as response:
+                return response.read()
+        except urllib.error.HTTPError as error:
+            assert error.code == 502
+            return None
+
+    eventually(lambda: fetch() is not None)
+    assert fetch() == b"from inside"

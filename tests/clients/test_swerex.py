@@ -23,12 +23,14 @@ from tencentcloud.common import credential
 from tencentcloud.common.profile.client_profile import ClientProfile
 from tencentcloud.common.profile.http_profile import HttpProfile
 
-from conftest import GATEWAY, URL
+from conftest import AUTHORITIES, GATEWAY, URL
 
 if not GATEWAY:
     pytest.skip("shown through the gateway", allow_module_level=True)
 
 PORT = 8000
+SCHEME, _, ADDRESS = URL.partition("://")
+DOMAIN = os.environ.get("AGS_GATEWAY_SANDBOX_DOMAIN") or f"localhost:{ADDRESS.rpartition(':')[2]}"
 PACKAGES = "/tmp/packages"
 RENEW_BELOW = 60
 
@@ -76,8 +78,8 @@ class Deployment(AbstractDeployment):
         self.instance = self.client.StartSandboxInstance(request).Instance.InstanceId
         # In the cloud the image's own command does this.
         self.serve(self.instance, self.auth_token)
-        domain = URL.removeprefix("http://127.0.0.1").removeprefix("http://localhost")
-        self._runtime = Runtime(self.acquire, auth_token=self.auth_token, host=f"http://{PORT}-{self.instance}.localhost{domain}", port=None)
+        host = f"{SCHEME}://{PORT}-{self.instance}.{DOMAIN}"
+        self._runtime = Runtime(self.acquire, auth_token=self.auth_token, host=host, port=None)
         await self._runtime.wait_until_alive(timeout=60)
 
     async def stop(self):
@@ -119,7 +121,7 @@ def serve(instance, auth_token):
 
 @pytest.fixture
 def client():
-    http = HttpProfile(protocol="http", endpoint=URL.removeprefix("http://"), reqTimeout=60)
+    http = HttpProfile(protocol=SCHEME, endpoint=ADDRESS, reqTimeout=60, certification=AUTHORITIES)
     pair = credential.Credential(os.environ["AGS_GATEWAY_SECRET_ID"], os.environ["AGS_GATEWAY_SECRET_KEY"])
     return ags_client.AgsClient(pair, "ap-guangzhou", ClientProfile(httpProfile=http))
 

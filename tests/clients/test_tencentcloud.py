@@ -13,7 +13,7 @@ from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentClo
 from tencentcloud.common.profile.client_profile import ClientProfile
 from tencentcloud.common.profile.http_profile import HttpProfile
 
-from conftest import GATEWAY, URL
+from conftest import AUTHORITIES, GATEWAY, URL
 
 OWNER = "AGS_GATEWAY" if GATEWAY else "AGS_EMULATOR"
 SECRET_ID = os.environ[f"{OWNER}_SECRET_ID"]
@@ -23,7 +23,8 @@ cloud_only = pytest.mark.skipif(GATEWAY, reason="about what the cloud alone deci
 
 
 def connect(secret_key=SECRET_KEY, secret_id=SECRET_ID, method="POST", unsigned=False):
-    http = HttpProfile(protocol="http", endpoint=URL.removeprefix("http://"), reqMethod=method, reqTimeout=30)
+    scheme, _, endpoint = URL.partition("://")
+    http = HttpProfile(protocol=scheme, endpoint=endpoint, reqMethod=method, reqTimeout=30, certification=AUTHORITIES)
     profile = ClientProfile(httpProfile=http)
     profile.unsignedPayload = unsigned
     return ags_client.AgsClient(credential.Credential(secret_id, secret_key), "ap-guangzhou", profile)

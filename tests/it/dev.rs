@@ -31,14 +31,22 @@ pub type Variables = BTreeMap<String, String>;
 
 impl Dev {
     pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    pub async fn over_tls() -> Self {
+        Self::with(&["--tls"]).await
+    }
+
+    async fn with(arguments: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("local stack ").tempdir().unwrap();
-        let supervisor = spawn(directory.path()).await;
+        let supervisor = spawn(directory.path(), arguments).await;
         Self { supervisor, directory }
     }
 
     /// Starts a supervisor again on the same state.
     async fn again(self) -> Self {
-        let supervisor = spawn(self.directory.path()).await;
+        let supervisor = spawn(self.directory.path(), &[]).await;
         Self { supervisor, directory: self.directory }
     }
 
@@ -86,9 +94,9 @@ fn gateway(directory: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-async fn spawn(directory: &Path) -> Child {
+async fn spawn(directory: &Path, arguments: &[&str]) -> Child {
     let mut command = gateway(directory, &["dev", "--port", "0", "--state"]);
-    command.arg(directory).env("DATABASE_URL", "postgres://stray.invalid/none");
+    command.arg(directory).args(arguments).env("DATABASE_URL", "postgres://stray.invalid/none");
     Child::spawn(command, Signal::SIGKILL).await.unwrap()
 }
 
@@ -176,7 +184,7 @@ fn a_killed_supervisor_leaves_nothing_that_the_next_start_minds() {
         let old = Api::new(&after["AGS_GATEWAY_URL"], &before["AGS_GATEWAY_KEY"]);
         old.get("/v1/me").await.problem(401, "unauthenticated");
 
-        let second = spawn(dev.directory.path()).await;
+        let second = spawn(dev.directory.path(), &[]).await;
         assert_eq!(second.exited().await.code(), Some(1));
         let sentence = format!("already (pid {}): stop it, or choose another --state", dev.supervisor.id().pid);
         assert!(dev.output().contains(&sentence), "{}", dev.output());
@@ -191,7 +199,7 @@ fn what_cannot_start_says_why_in_one_sentence() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("postgres")).unwrap();
         fs::write(directory.path().join("postgres/letter.txt"), "not a database").unwrap();
-        let supervisor = spawn(directory.path()).await;
+        let supervisor = spawn(directory.path(), &[]).await;
         assert_eq!(supervisor.exited().await.code(), Some(1));
         let output = fs::read_to_string(directory.path().join("output")).unwrap();
         let lines: Vec<&str> = output.lines().collect();

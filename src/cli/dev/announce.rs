@@ -3,7 +3,24 @@
 use super::stack::Stack;
 
 pub(super) fn ready(stack: &Stack) {
-    println!("{}", text(&stack.url(), stack.key(), &stack.state().directory().display().to_string()));
+    let directory = stack.state().directory().display().to_string();
+    println!("{}", text(&stack.url(), stack.key(), &directory));
+    if let Some(https) = stack.https() {
+        println!("{}", tls_text(&https.variables(), &directory));
+    }
+}
+
+/// What programs need in order to trust the certificate, and to find sandboxes by their names.
+fn tls_text(variables: &[(&str, String)], state: &str) -> String {
+    let exports: String = variables.iter().map(|(name, value)| format!("  export {name}={value}\n")).collect();
+    format!(
+        r"The certificate is of an authority made here ({state}/tls/ca.pem), which may vouch for localhost alone. Programs trust it,
+and E2B's SDKs find the gateway, with these (all in dev.env: `set -a; . {state}/dev.env; set +a`):
+
+{exports}
+Names below localhost are known to browsers and curl; other programs need libnss-myhostname (apt) or systemd-resolved.
+"
+    )
 }
 
 /// The commands are for copying as they stand.
@@ -37,5 +54,7 @@ mod tests {
         assert!(text.contains("curl -sS http://127.0.0.1:1/v1/instances -H 'Authorization: Bearer agsk_0'"));
         assert!(text.contains("-d '{}'"));
         assert!(text.contains("http://127.0.0.1:1/docs"));
+        let text = tls_text(&[("E2B_DOMAIN", "sandbox.localhost:1".into())], "/state");
+        assert!(text.contains("\n  export E2B_DOMAIN=sandbox.localhost:1\n"));
     }
 }

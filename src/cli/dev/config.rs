@@ -4,8 +4,12 @@ use std::net::SocketAddr;
 
 use toml::{Table, Value};
 
+use super::https::{self, Https};
+
 /// Data-plane hosts of the emulator: `{port}-{instance}.ags.localhost`.
 pub(super) const DOMAIN: &str = "ags.localhost";
+/// Ports of sandboxes are below it.
+const SANDBOX_DOMAIN: &str = "localhost";
 pub(super) const REGION: &str = "ap-guangzhou";
 pub(super) const SECRET_ID: &str = "AKIDagsemulatorlocal";
 /// The tool of an instance that names none.
@@ -23,14 +27,24 @@ const LOCAL_ORIGINS: [&str; 6] = [
 ];
 
 /// The content of gateway.toml. Holds no secret: those are in the files it names.
-pub(super) fn render(database_url: &str, emulator: SocketAddr) -> anyhow::Result<String> {
+pub(super) fn render(database_url: &str, emulator: SocketAddr, over_tls: Option<&Https>) -> anyhow::Result<String> {
     let origins = || Value::from(LOCAL_ORIGINS.map(Value::from).to_vec());
-    let server = table([
-        ("sandbox_domain", "localhost".into()),
+    let mut server = table([
+        ("sandbox_domain", SANDBOX_DOMAIN.into()),
         ("cors_origins", origins()),
         ("websocket_origins", origins()),
         ("drain_timeout", "5s".into()),
     ]);
+    if let Some(over_tls) = over_tls {
+        let certificates = &over_tls.certificates;
+        let files = table([
+            ("cert_file", certificates.certificate.display().to_string().into()),
+            ("key_file", certificates.key.display().to_string().into()),
+        ]);
+        server.insert("sandbox_domain".to_owned(), https::DOMAIN.into());
+        server.insert("public_url".to_owned(), over_tls.url().into());
+        server.insert("tls".to_owned(), files.into());
+    }
     let credentials = table([("secret_id", SECRET_ID.into()), ("secret_key_file", "emulator.key".into())]);
     let upstream = table([
         ("region", REGION.into()),
@@ -69,7 +83,7 @@ mod tests {
         std::fs::write(directory.path().join("auth.key"), "0".repeat(64)).unwrap();
         std::fs::write(directory.path().join("emulator.key"), "local-key").unwrap();
         let database = "postgres://postgres@localhost/ags_gateway?host=/tmp/x";
-        std::fs::write(&file, render(database, "127.0.0.1:4000".parse().unwrap()).unwrap()).unwrap();
+        std::fs::write(&file, render(database, "127.0.0.1:4000".parse().unwrap(), None).unwrap()).unwrap();
         let stray = [("TENCENTCLOUD_SECRET_ID", "real"), ("TENCENTCLOUD_TOKEN", "real"), ("TENCENTCLOUD_REGION", "x")];
         let stray = stray.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let config = Config::load(&Environment::new(stray), Some(&file)).unwrap();

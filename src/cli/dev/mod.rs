@@ -2,7 +2,9 @@
 
 mod announce;
 mod backoff;
+mod certificates;
 mod config;
+mod https;
 mod programs;
 mod service;
 mod stack;
@@ -24,6 +26,9 @@ pub(super) struct Arguments {
     /// Port of the API; 0 takes any free port.
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// Serve HTTPS on that port, with a certificate of an authority made here. Plain HTTP goes to any free port.
+    #[arg(long)]
+    tls: bool,
     /// Drop what earlier runs left in the state directory.
     #[arg(long)]
     fresh: bool,
@@ -33,7 +38,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
     let programs = Programs::find()?;
     let state = State::open(&arguments.state, arguments.fresh)?;
-    let mut stack = Stack::new(state, programs, arguments.port)?;
+    let mut stack = Stack::new(state, programs, arguments.port, arguments.tls)?;
     let started = tokio::select! {
         started = stack.start() => started,
         signal = signals.next() => {

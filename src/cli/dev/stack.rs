@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{
     config::{self, DEFAULT_TOOL, DOMAIN, REGION, SECRET_ID},
+    https::Https,
     programs::{self, Programs},
     service::{Ready, Service},
     state::{Record, State},
@@ -79,6 +80,7 @@ pub(super) struct Stack {
     keys: Keys,
     emulator_key: SecretString,
     database_url: String,
+    https: Option<Https>,
     gateway_address: SocketAddr,
     emulator_address: SocketAddr,
     emulator_admin_address: SocketAddr,
@@ -86,8 +88,10 @@ pub(super) struct Stack {
 
 impl Stack {
     /// Nothing runs yet.
-    pub(super) fn new(state: State, programs: Programs, port: u16) -> anyhow::Result<Self> {
-        check_port(port)?;
+    pub(super) fn new(state: State, programs: Programs, port: u16, tls: bool) -> anyhow::Result<Self> {
+        let free = free_port(port)?;
+        let https = tls.then(|| Https::prepare(&state.path("tls"), free)).transpose()?;
+        let port = if tls { 0 } else { port };
         state.secret("auth.key")?;
         let emulator_key = state.secret("emulator.key")?.into();
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -100,6 +104,7 @@ impl Stack {
             keys: Keys::default(),
             emulator_key,
             database_url: String::new(),
+            https,
             gateway_address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             emulator_address: any_port,
             emulator_admin_address: any_port,
@@ -143,7 +148,7 @@ impl Stack {
         let ready = service.ready(&ready_file, &log).await?;
         self.emulator_address = address_of(&ready.url)?;
         self.emulator_admin_address = address_of(ready.admin_url.as_ref().context("the emulator has no admin port")?)?;
-        let config = config::render(&self.database_url, self.emulator_address)?;
+        let config = config::render(&self.database_url, self.emulator_address, self.https.as_ref())?;
         Ok(files::write_private(&self.state.path("gateway.toml"), &config)?)
     }
 
@@ -152,6 +157,10 @@ impl Stack {
         let mut command = programs::command(&self.programs.gateway, &log)?;
         command.arg("serve").arg("--config").arg(self.state.path("gateway.toml"));
         command.arg("--listen").arg(self.gateway_address.to_string()).arg("--ready-file").arg(&ready_file);
+        if let Some(https) = &self.https {
+            // Not in the file: replicas with the same configuration would want the same port.
+            command.env("AGS_GATEWAY__SERVER__TLS__LISTEN", https.address().to_string());
+        }
         files::remove_file(&ready_file)?;
         self.gateway = None;
         let service = self.gateway.insert(Service::spawn("gateway", command).await?);
@@ -202,7 +211,7 @@ impl Stack {
     /// The tool that instances get when they name none; kept from earlier runs.
     async fn ensure_default_tool(&self) -> anyhow::Result<()> {
         let client = reqwest::Client::builder().no_proxy().timeout(CALL_TIMEOUT).build()?;
-        let url = format!("{}/v1/tools?wait=20s", self.url());
+        let url = format!("{}/v1/tools?wait=20s", self.plain_url());
         let body = json!({"name": DEFAULT_TOOL, "type": "custom", "description": "The local stack's default tool."});
         let response = client.post(&url).bearer_auth(self.key()).json(&body).send().await?;
         let status = response.status();
@@ -219,9 +228,14 @@ impl Stack {
         Ok(files::write_private(&self.state.path("dev.env"), &lines)?)
     }
 
-    fn variables(&self) -> [(&'static str, String); 12] {
+    fn variables(&self) -> Vec<(&'static str, String)> {
         let pid = self.gateway.as_ref().map(|service| service.child().id().pid.to_string());
-        [
+        let of_tls = self.https.iter().flat_map(|https| {
+            let key = self.key().trim_start_matches("agsk_");
+            let own = [("AGS_GATEWAY_HTTP_URL", self.plain_url()), ("E2B_API_KEY", format!("e2b_{key}"))];
+            own.into_iter().chain(https.variables())
+        });
+        let always = [
             ("AGS_GATEWAY_URL", self.url()),
             ("AGS_GATEWAY_KEY", self.key().to_owned()),
             ("AGS_GATEWAY_ADMIN_KEY", self.keys.admin.expose_secret().to_owned()),
@@ -234,11 +248,21 @@ impl Stack {
             ("AGS_EMULATOR_SECRET_KEY", self.emulator_key.expose_secret().to_owned()),
             ("AGS_EMULATOR_ADMIN_URL", format!("http://{}", self.emulator_admin_address)),
             ("DATABASE_URL", self.database_url.clone()),
-        ]
+        ];
+        always.into_iter().chain(of_tls).collect()
     }
 
+    /// For clients.
     pub(super) fn url(&self) -> String {
+        self.https.as_ref().map_or_else(|| self.plain_url(), Https::url)
+    }
+
+    fn plain_url(&self) -> String {
         format!("http://{}", self.gateway_address)
+    }
+
+    pub(super) fn https(&self) -> Option<&Https> {
+        self.https.as_ref()
     }
 
     pub(super) fn key(&self) -> &str {
@@ -259,10 +283,10 @@ fn running(gateway: Option<&Service>, emulator: Option<&Service>, postgres: Opti
         .collect()
 }
 
-/// A taken port is found before anything is started.
-fn check_port(port: u16) -> anyhow::Result<()> {
+/// A taken port is found before anything is started. For 0, one that is free.
+fn free_port(port: u16) -> anyhow::Result<u16> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-        Ok(_) => Ok(()),
+        Ok(listener) => Ok(listener.local_addr()?.port()),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             bail!("port {port} is in use: choose another with --port, or --port 0 for any free one")
         }
@@ -296,7 +320,7 @@ mod tests {
     fn a_taken_port_is_one_sentence() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
-        let error = check_port(port).unwrap_err().to_string();
+        let error = free_port(port).unwrap_err().to_string();
         assert_eq!(error, format!("port {port} is in use: choose another with --port, or --port 0 for any free one"));
     }
 }

@@ -22,8 +22,8 @@ const MAX_LOG_BYTES: u64 = 32 << 20;
 const SECRET_BYTES: usize = 32;
 
 /// What `--fresh` drops. Never the directory itself: it may be one that holds other things too.
-const KEPT: [&str; 7] =
-    ["postgres", "postgres.unfinished", "emulator", "logs", "gateway.toml", "emulator.key", "auth.key"];
+const KEPT: [&str; 8] =
+    ["postgres", "postgres.unfinished", "emulator", "logs", "tls", "gateway.toml", "emulator.key", "auth.key"];
 
 /// A process of the stack that may outlive a killed supervisor for a moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

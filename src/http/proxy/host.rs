@@ -9,10 +9,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, Method, Request, header, uri::PathAndQuery};
 use secrecy::ExposeSecret;
 
-use super::{
-    Call, Plane, page,
-    request::{Address, authority},
-};
+use super::{Call, Plane, page};
 use crate::{
     app::{
         App,
@@ -24,7 +21,10 @@ use crate::{
         preview::Preview,
     },
     error::{Code, Error, Result},
-    http::request_log::RequestLog,
+    http::{
+        address::{Address, authority},
+        request_log::RequestLog,
+    },
     ids::InstanceId,
 };
 

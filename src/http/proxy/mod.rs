@@ -38,7 +38,7 @@ use crate::{
     auth::Caller,
     domain::port::Port,
     error::{Code, Error, Result},
-    http::{activity, client_io::SendingSide, unread::Bounded},
+    http::{activity, address::Address, client_io::SendingSide, unread::Bounded},
     ids::InstanceId,
 };
 
@@ -82,7 +82,7 @@ pub async fn pass(app: &App, mut call: Call, mut request: Request<Body>) -> Resu
     note_wake(app, &mut call.visitor, request.headers_mut())?;
     let upgrade = Upgrade::of(&mut request)?;
     let passage = ports::admit(app, &call.visitor, &call.instance, call.port).await?;
-    let address = request::Address::of(app, &request);
+    let address = Address::of(app, &request);
     let bare = upgrade.is_none() && request.body().is_end_stream();
     let multiplexed = request.version() == Version::HTTP_2;
     let side = request.extensions().get::<SendingSide>().filter(|_| call.may_half_close);
@@ -200,7 +200,7 @@ fn finish(
     app: &App,
     call: &Call,
     passage: &Passage,
-    address: &request::Address,
+    address: &Address,
     flow: Arc<Flow>,
     upgrade: Option<Upgrade>,
     mut answer: Response<Answer>,

@@ -1,8 +1,6 @@
 //! What a request looks like to the server in the sandbox.
 
-use std::net::SocketAddr;
-
-use axum::{body::Body, extract::ConnectInfo};
+use axum::body::Body;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request::Parts};
 use hyper::{ext::Protocol, upgrade::OnUpgrade};
@@ -10,14 +8,16 @@ use rand::Rng;
 
 use super::{Call, Plane, body::Gate, host::COOKIES};
 use crate::{
-    app::{App, ports::Passage},
+    app::ports::Passage,
     error::{Code, Error, Result},
-    http::{client_addr::through_trusted, client_io::SendingSide},
+    http::{
+        address::{Address, X_FORWARDED_PROTO},
+        client_io::SendingSide,
+    },
 };
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const WEBSOCKET_KEY_BYTES: usize = 16;
 
@@ -55,53 +55,6 @@ impl Upgrade {
         }
         let protocol = protocol.clone();
         Ok(Some(Self { client: hyper::upgrade::on(request), protocol, extended_connect: false, side }))
-    }
-}
-
-/// How the client reached the gateway.
-pub struct Address {
-    /// Host and port as the client wrote them.
-    pub authority: String,
-    pub proto: &'static str,
-    peer: Option<SocketAddr>,
-    /// The peer is a proxy of ours: what it says of the client is believed.
-    trusted: bool,
-}
-
-impl Address {
-    pub fn of(app: &App, request: &Request<Body>) -> Self {
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
-        let trusted = peer.is_some_and(|peer| through_trusted(peer.ip(), &app.config.server.trusted_proxies));
-        Self {
-            authority: authority(request.uri(), request.headers()).unwrap_or_default().to_owned(),
-            proto: proto(request.headers(), trusted),
-            peer,
-            trusted,
-        }
-    }
-
-    #[cfg(test)]
-    pub fn at(authority: &str, proto: &'static str) -> Self {
-        Self { authority: authority.to_owned(), proto, peer: None, trusted: false }
-    }
-
-    /// Scheme and authority, without a trailing slash.
-    pub fn origin(&self) -> String {
-        format!("{}://{}", self.proto, self.authority)
-    }
-}
-
-/// Scheme of a request as the client sees it: TLS ends at a trusted proxy, which says so.
-pub fn proto(headers: &HeaderMap, trusted: bool) -> &'static str {
-    let said = headers.get(X_FORWARDED_PROTO).filter(|_| trusted);
-    if said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"https")) { "https" } else { "http" }
-}
-
-/// Host and port that a request names: `:authority` (or the absolute form's), else `Host`.
-pub fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
-    match uri.authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => headers.get(header::HOST)?.to_str().ok(),
     }
 }
 

@@ -5,9 +5,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::{
     Call, Plane,
     host::COOKIES,
-    request::{Address, is_hop_by_hop, named_by_connection},
+    request::{is_hop_by_hop, named_by_connection},
 };
-use crate::app::ports::Passage;
+use crate::{app::ports::Passage, http::address::Address};
 
 /// On the API's origin nothing of a sandbox's may run, load, frame or be framed, whoever gets it to be shown.
 const HARMLESS: &str = "sandbox; default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";

@@ -7,10 +7,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use http::{HeaderMap, StatusCode, header};
+use http::StatusCode;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Deserializer, Serialize};
-use url::Url;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -31,6 +30,7 @@ use crate::{
     },
     error::{Error, Result},
     http::{
+        address::OwnAddress,
         extract::{Authorized, FromQuery, Json, Path, Query, QueryReader},
         idempotency::{Created, Creation, Keyed, lost, once},
         openapi::Failures,
@@ -520,22 +520,11 @@ async fn get_instance_url(
     caller: Authorized<scope::InstancesRead>,
     Path(id): Path<InstanceId>,
     Query(query): Query<PortQuery>,
-    headers: HeaderMap,
+    OwnAddress(base): OwnAddress,
 ) -> Result<Json<PortAddress>> {
-    let base = own_address(&app, &headers);
     let port = query.port.map(Port::get);
     let address = app::instances::url(&app, &caller, &id, port, &base).await?;
     Ok(Json(PortAddress { port: address.port, url: address.url, host_url: address.host_url }))
-}
-
-/// How clients reach the gateway: as configured, else as this one did.
-pub(super) fn own_address(app: &App, headers: &HeaderMap) -> Url {
-    if let Some(configured) = &app.config.server.public_url {
-        return configured.clone();
-    }
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-    let plain = |host: &str| Url::parse(&format!("http://{host}/")).ok().filter(|url| url.path() == "/");
-    plain(host).unwrap_or_else(|| Url::parse("http://localhost/").expect("a constant URL"))
 }
 
 /// The cloud's own token of a running instance.

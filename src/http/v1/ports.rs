@@ -8,13 +8,12 @@ use axum::{
     routing::any,
 };
 use chrono::{DateTime, Utc};
-use http::{HeaderMap, StatusCode, uri::PathAndQuery};
+use http::{StatusCode, uri::PathAndQuery};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::instances::own_address;
 use crate::{
     app::{
         App, instances,
@@ -24,6 +23,7 @@ use crate::{
     domain::{duration::Seconds, port::Port, preview::Preview, scope::scope},
     error::{Error, Result},
     http::{
+        address::OwnAddress,
         extract::{Authorized, Path, Query},
         idempotency::{Created, Creation, Keyed, lost, once},
         openapi::Failures,
@@ -168,12 +168,11 @@ async fn create_preview(
     State(app): State<App>,
     caller: Authorized<scope::Ports>,
     Path(id): Path<InstanceId>,
-    headers: HeaderMap,
+    OwnAddress(base): OwnAddress,
     Keyed { body, key }: Keyed<CreatePreview>,
 ) -> Result<Response> {
     caller.require_instance(&id)?;
     let port = Port::from(body.port);
-    let base = own_address(&app, &headers);
     let first = move |app: App, caller: Arc<Caller>, noted| async move {
         let link = ports::create(&app, &caller, &id, Wanted { port, ttl: body.ttl }, noted).await?;
         let domain = app.config.server.sandbox_domain.as_deref().unwrap_or_default();

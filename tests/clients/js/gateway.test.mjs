@@ -7,7 +7,8 @@ import { AuthenticationError, NotFoundError, Sandbox, SandboxError } from 'e2b'
 
 const { E2B_API_URL: apiUrl, E2B_SANDBOX_URL: sandboxUrl, E2B_API_KEY: apiKey } = process.env
 const options = { apiKey, apiUrl, sandboxUrl }
-const elsewhere = { skip: process.env.AGS_CLIENTS_TARGET !== 'gateway' }
+const elsewhere = { skip: process.env.AGS_CLIENTS_TARGET === 'emulator' }
+const named = { skip: process.env.AGS_CLIENTS_TARGET !== 'tls' }
 
 async function withSandbox(use) {
   const sandbox = await Sandbox.create('base', { ...options, timeoutMs: 60_000, envs: { A: 'b' } })
@@ -47,4 +48,18 @@ test('environment and timeout', elsewhere, () =>
     const { startedAt, endAt } = await sandbox.getInfo()
     assert.ok(endAt - startedAt > 100_000)
     assert.ok((await sandbox.getMetrics())[0].memTotal > 0)
+  }))
+
+test('a port has a host', named, () =>
+  withSandbox(async (sandbox) => {
+    await sandbox.files.write('/tmp/index.html', 'from inside')
+    await sandbox.commands.run('python3 -m http.server 8001 --bind 127.0.0.1', { background: true, cwd: '/tmp' })
+    const host = sandbox.getHost(8001)
+    assert.equal(host, `8001-${sandbox.sandboxId}.${process.env.E2B_DOMAIN}`)
+    const headers = { 'E2B-Traffic-Access-Token': sandbox.trafficAccessToken }
+    let answer
+    do {
+      answer = await fetch(`https://${host}/index.html`, { headers })
+    } while (answer.status === 502)
+    assert.equal(await answer.text(), 'from inside')
   }))

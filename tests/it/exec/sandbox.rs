@@ -7,7 +7,7 @@ use http::Method;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Api, Options, Stack, read};
+use crate::harness::{Answer, Api, Options, Stack, eventually, read};
 
 pub struct Sandbox {
     pub stack: Stack,
@@ -111,12 +111,7 @@ impl Sandbox {
 
     /// Waits until [`Self::runs`] is `wanted`.
     pub async fn until_runs(&self, marker: &str, wanted: bool) {
-        let waiting = async {
-            while self.runs(marker).await != wanted {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(20), waiting).await.expect("it did not become so in time");
+        eventually(async || (self.runs(marker).await == wanted).then_some(())).await;
     }
 }
 

@@ -1,9 +1,6 @@
 //! Cuts by the thousand: of viewers, of the way to the sandbox, and of gateways. `AGS_TEST_CLIENT_CUTS`,
 //! `AGS_TEST_UPSTREAM_CUTS` and `AGS_TEST_GATEWAY_KILLS` say how many, `AGS_TEST_SEED` which.
 
-use std::path::Path;
-
-use devstack::Child;
 use futures_util::{StreamExt, future::join_all};
 use http::Method;
 use nix::sys::signal::Signal;
@@ -19,7 +16,7 @@ use super::{
     background::id_of,
     tape::{COUNTER, Tape},
 };
-use crate::harness::{Api, Cutter, eventually, run, setting};
+use crate::harness::{Api, Cutter, Program, eventually, run, setting};
 
 /// How a viewer looks on.
 #[derive(Clone, Copy, Debug)]
@@ -206,19 +203,16 @@ fn what_hundreds_of_cuts_on_the_way_to_the_sandbox_lose_is_stated() {
 }
 
 /// A gateway of its own that is killed while it follows a counter, which others follow to its end.
-async fn kill_one(sandbox: &Sandbox, directory: &Path, number: u64, random: &mut SmallRng) -> Tape {
-    let ready = directory.join(format!("ready-{number}"));
-    let program = Child::spawn(sandbox.stack.program(&ready), Signal::SIGKILL).await.unwrap();
-    let text = eventually(async || std::fs::read_to_string(&ready).ok().filter(|text| text.ends_with('\n'))).await;
-    let url = serde_json::from_str::<Value>(&text).unwrap()["url"].as_str().unwrap().to_owned();
-    let there = sandbox.api.at(&url);
+async fn kill_one(sandbox: &Sandbox, number: u64, random: &mut SmallRng) -> Tape {
+    let program = Program::start(&sandbox.stack).await;
+    let there = sandbox.api.at(&program.url);
     let count = Count::start(sandbox, &there, number).await;
     let (mut tape, view) = (Tape::default(), VIEWS[usize::try_from(number).unwrap() % VIEWS.len()]);
     // By the doomed one itself, or forwarded to it by another.
     let api = if random.random() { &there } else { &sandbox.api };
     look(api, &count.path, view, &mut tape, random.random_range(1..100_000)).await;
     let (killed, ()) = tokio::join!(
-        program.stop(Signal::SIGKILL, std::time::Duration::from_secs(60)),
+        program.child.stop(Signal::SIGKILL, std::time::Duration::from_secs(60)),
         look(api, &count.path, view, &mut tape, random.random_range(0..100_000))
     );
     assert!(!killed.success());
@@ -236,11 +230,10 @@ fn what_killed_gateways_lose_is_stated() {
     run(async {
         let (kills, seed) = (setting("AGS_TEST_GATEWAY_KILLS", 8), seed());
         let sandbox = Sandbox::start().await;
-        let directory = tempfile::tempdir().unwrap();
-        let (there, ready) = (&sandbox, directory.path());
+        let there = &sandbox;
         let tapes = join_all((0..kills).map(|number| async move {
             let mut random = SmallRng::seed_from_u64(seed + number);
-            kill_one(there, ready, number, &mut random).await
+            kill_one(there, number, &mut random).await
         }))
         .await;
         for tape in &tapes {

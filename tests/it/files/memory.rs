@@ -1,7 +1,5 @@
 //! Large files, through a gateway that is a process of its own: its memory is what the kernel says.
 
-use std::fs;
-
 use bytes::Bytes;
 use futures_util::stream;
 use http::Method;
@@ -13,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::sandbox::noise;
 use crate::{
     dev::{Dev, api},
-    harness::{self, Api, read},
+    harness::{self, Api, peak_kib, read},
 };
 
 /// Larger than what the connections on the way hold.
@@ -42,14 +40,6 @@ async fn digest(mut response: Response) -> String {
         hasher.update(&chunk);
     }
     hex::encode(hasher.finalize())
-}
-
-/// The most memory that a process has had so far, in KiB. The kernel notes it when memory is given back only, and counts
-/// in steps per thread until then: a later answer can be a little smaller.
-fn peak(pid: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// A file of that size up and down, some that nobody reads, and an archive.
@@ -86,9 +76,9 @@ fn memory_does_not_grow_with_the_size() {
         for number in 0..LARGE / SMALL {
             transfers(&api, &base, &format!("small-{number}"), SMALL).await;
         }
-        let small = peak(pid);
+        let small = peak_kib(pid);
         transfers(&api, &base, "large", LARGE).await;
-        let growth = peak(pid).saturating_sub(small);
+        let growth = peak_kib(pid).saturating_sub(small);
         assert!(growth < MAX_GROWTH, "{growth} KiB more than {small} KiB");
         dev.stop(Signal::SIGTERM).await;
     });

@@ -41,6 +41,11 @@ impl Api {
         Self { key: Some(key.to_owned()), ..self.clone() }
     }
 
+    /// The same caller by another client.
+    pub fn through(&self, client: Client) -> Self {
+        Self { client, ..self.clone() }
+    }
+
     /// The same caller at one replica.
     pub fn at(&self, base: &str) -> Self {
         self.spread(&[base.to_owned()])

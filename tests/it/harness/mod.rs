@@ -3,6 +3,7 @@
 mod api;
 mod cutter;
 mod database;
+mod program;
 mod stack;
 
 use std::{str::FromStr, time::Duration};
@@ -10,7 +11,8 @@ use std::{str::FromStr, time::Duration};
 pub use self::{
     api::{Answer, Api, read},
     cutter::Cutter,
-    stack::{Options, Stack},
+    program::{Program, peak_kib},
+    stack::{Options, SECRETS, Stack},
 };
 
 /// No test takes this long, however busy the machine: one that hangs fails by its own name.

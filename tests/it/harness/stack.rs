@@ -31,6 +31,8 @@ use super::{Api, database, setting};
 const SECRET_ID: &str = "AKIDTESTTESTTESTTEST";
 const SECRET_KEY: &str = "not-a-secret-of-anything";
 const AUTH_SECRET: &str = "0123456789abcdef0123456789abcdef-for-tests-only";
+/// What no log may hold.
+pub const SECRETS: [&str; 2] = [SECRET_KEY, AUTH_SECRET];
 const DOMAIN: &str = "ags.localhost";
 
 /// What differs from test to test.
