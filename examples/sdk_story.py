@@ -37,7 +37,7 @@ def make(kind, **fields):
 def connect():
     scheme, _, endpoint = GATEWAY.partition("://")
     pair = credential.Credential(os.environ["AGS_GATEWAY_SECRET_ID"], os.environ["AGS_GATEWAY_SECRET_KEY"])
-    profile = ClientProfile(httpProfile=HttpProfile(protocol=scheme, endpoint=endpoint))
+    profile = ClientProfile(httpProfile=HttpProfile(protocol=scheme, endpoint=endpoint, certification=os.environ.get("SSL_CERT_FILE")))
     # The region is the gateway's business; the SDK wants one.
     return ags_client.AgsClient(pair, "ap-guangzhou", profile)
 

@@ -6,6 +6,7 @@ use anyhow::Context;
 use secrecy::ExposeSecret;
 use sqlx::{
     Connection, PgConnection, PgPool,
+    pool::PoolConnectionMetadata,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::net::TcpListener;
@@ -52,15 +53,19 @@ pub async fn connect(database: &Database) -> anyhow::Result<PgPool> {
         .max_connections(database.max_connections)
         .acquire_timeout(database.acquire_timeout)
         .test_before_acquire(false)
-        .before_acquire(|connection, meta| Box::pin(tested(connection, meta.idle_for)))
+        .before_acquire(|connection, meta| Box::pin(tested(connection, meta)))
         .connect_with(options.application_name("ags-gateway").options([("statement_timeout", timeout)]))
         .await
         .context("the database cannot be reached")
 }
 
-/// Asks a connection whether it still stands, unless it did a moment ago: each query would wait for two answers.
-async fn tested(connection: &mut PgConnection, idle_for: Duration) -> sqlx::Result<bool> {
-    if idle_for > BELIEVED {
+/// Asks a connection whether it still stands, unless it did a moment ago: each query would wait for two answers. One that may
+/// lead to a server that takes no writes any more is given up.
+async fn tested(connection: &mut PgConnection, meta: PoolConnectionMetadata) -> sqlx::Result<bool> {
+    if storage::failover::is_suspect(meta.age) {
+        return Ok(false);
+    }
+    if meta.idle_for > BELIEVED {
         connection.ping().await?;
     }
     Ok(true)

@@ -7,6 +7,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::storage::failover;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 macro_rules! codes {
@@ -306,13 +308,15 @@ impl StdError for Error {
 /// A database that cannot be reached is a passing state, not a bug.
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::PoolClosed => {
-                Self::new(Code::Unavailable, "The gateway's database cannot be reached. Try again shortly.")
-                    .with_retry_after(Duration::from_secs(1))
-                    .with_source(error)
+        let detail = match &error {
+            sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+                "The gateway's database cannot be reached. Try again shortly."
             }
-            other => Self::internal(other),
-        }
+            sqlx::Error::Database(said) if failover::passes(said.as_ref()) => {
+                "The gateway's database is not ready for this. Try again shortly."
+            }
+            _ => return Self::internal(error),
+        };
+        Self::new(Code::Unavailable, detail).with_retry_after(Duration::from_secs(1)).with_source(error)
     }
 }

@@ -8,7 +8,10 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header, request::Parts};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use super::{activity::Wake, limits, request_log::RequestLog};
 use crate::{
@@ -184,7 +187,7 @@ pub(super) async fn read_body(request: Request, limit: u64) -> Result<Bytes> {
 /// `malformed_json`, or `validation_failed` with the field's path.
 pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value: T = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| describe(&error))?;
+    let value: T = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| describe(&error, body))?;
     deserializer.end().map_err(|error| malformed(&error))?;
     Ok(value)
 }
@@ -194,9 +197,13 @@ fn malformed(error: &serde_json::Error) -> Error {
     Error::new(Code::MalformedJson, format!("The body is not valid JSON ({place})."))
 }
 
-fn describe(error: &serde_path_to_error::Error<serde_json::Error>) -> Error {
+fn describe(error: &serde_path_to_error::Error<serde_json::Error>, body: &[u8]) -> Error {
     let inner = error.inner();
     if !inner.is_data() {
+        // Of an object that is to name one of several variants, serde_json says that the text is wrong, though it is not.
+        if serde_json::from_slice::<IgnoredAny>(body).is_ok() {
+            return Error::field(error.path().to_string(), "needs exactly one of its variants");
+        }
         return malformed(inner);
     }
     let (field, message) = field_and_message(&error.path().to_string(), &inner.to_string());
@@ -365,6 +372,31 @@ mod tests {
     struct Probe {
         #[allow(dead_code, reason = "only its errors are looked at")]
         port: u16,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Mount {
+        #[allow(dead_code, reason = "only its errors are looked at")]
+        source: Source,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Source {
+        #[allow(dead_code, reason = "only its errors are looked at")]
+        Cos(Probe),
+        #[allow(dead_code, reason = "only its errors are looked at")]
+        Cfs(Probe),
+    }
+
+    #[test]
+    fn one_of_several_is_no_matter_of_syntax() {
+        for source in ["{}", r#"{"cos": {"port": 1}, "cfs": {"port": 2}}"#] {
+            let error = from_json::<Mount>(format!(r#"{{"source": {source}}}"#).as_bytes()).unwrap_err();
+            assert_eq!((error.code(), error.inner().fields[0].field.as_str()), (Code::ValidationFailed, "source"));
+        }
+        let error = from_json::<Mount>(br#"{"source": {"cos": {"port": 1}"#).unwrap_err();
+        assert_eq!(error.code(), Code::MalformedJson);
     }
 
     fn field_of(body: &str) -> String {

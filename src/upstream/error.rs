@@ -19,8 +19,10 @@ impl From<AgsError> for Error {
         if retryable {
             mapped = mapped.with_retry_after(Duration::from_secs(1));
         }
-        if let Some(field) = error.code().and_then(field_of) {
-            mapped = mapped.with_field(field, "the cloud does not accept it");
+        if let Some((code, field)) = error.code().and_then(|code| Some((code, field_of(code)?))) {
+            let missing = codes::is(code, "MissingParameter");
+            let message = if missing { "the cloud wants one for this" } else { "the cloud does not accept it" };
+            mapped = mapped.with_field(field, message);
         }
         mapped.with_source(error)
     }
@@ -31,8 +33,8 @@ fn classify(error: &AgsError) -> (Code, String) {
         return (Code::UpstreamThrottled, "The cloud limits the account's call rate. Try again shortly.".into());
     }
     if error.quota_exceeded() {
-        let detail =
-            "The cloud account's own quota is used up. Stop what is not needed, or ask the operators for more.";
+        let detail = "The cloud account's own quota is used up. Stop what is not needed, wait in line with `?queue=5m` \
+                      where an instance is started, or ask the operators for more.";
         return (Code::QuotaExceeded, detail.into());
     }
     if error.auth_failed() {
@@ -49,9 +51,10 @@ fn classify(error: &AgsError) -> (Code, String) {
         ErrorKind::Timeout(..) => {
             (Code::UpstreamThrottled, "Too many calls to the cloud are waiting. Try again.".into())
         }
-        ErrorKind::Connect(_) | ErrorKind::Exchange(_) => {
-            (Code::UpstreamUnavailable, "The cloud cannot be reached at the moment.".into())
-        }
+        ErrorKind::Connect(_) | ErrorKind::Exchange(_) => (
+            Code::UpstreamUnavailable,
+            "The cloud cannot be reached at the moment. Try again; if it lasts, tell the gateway's operators.".into(),
+        ),
         ErrorKind::Api { code, .. } => by_api_code(code),
         _ => (Code::UpstreamError, "The cloud answered with something unexpected.".into()),
     }
@@ -73,25 +76,37 @@ fn field_of(code: &str) -> Option<&'static str> {
 
 fn by_api_code(code: &str) -> (Code, String) {
     let is = |parent: &str| codes::is(code, parent);
-    let hint = match (code, field_of(code)) {
-        (codes::FAILED_STORAGE_MOUNT, _) => {
-            "Mounting the storage failed: check that it exists and the role may read it.".to_owned()
+    if code == codes::FAILED_STORAGE_MOUNT {
+        let detail = "Mounting the storage failed: check that it exists under that name and path, and that the role may read it.";
+        return (Code::UpstreamError, detail.into());
+    }
+    let hint = match field_of(code) {
+        Some(field) => format!("Check `{field}`."),
+        None if ["InvalidParameter", "InvalidParameterValue", "MissingParameter"].into_iter().any(is) => {
+            "It did not say which: compare with a request that works; operators find its words in the log.".to_owned()
         }
-        (_, Some(field)) => format!("Check `{field}`."),
-        (_, None) => String::new(),
+        None => String::new(),
     };
-    let (code, text) =
-        if ["InvalidParameter", "InvalidParameterValue", "MissingParameter", "ResourceNotFound"].into_iter().any(is) {
-            (Code::ValidationFailed, "The cloud refused a parameter.")
-        } else if is("ResourceInUse") {
-            (Code::ToolInUse, "The cloud says that it is still in use.")
-        } else if is("UnsupportedOperation") {
-            (Code::InvalidState, "The cloud does not support this in the present state.")
-        } else if is("ResourceUnavailable") || is("ResourceInsufficient") {
-            (Code::UpstreamUnavailable, "The cloud has no capacity for this now, or the tool is not usable.")
-        } else {
-            (Code::UpstreamError, "The cloud failed.")
-        };
+    let (code, text) = if ["InvalidParameter", "InvalidParameterValue", "MissingParameter", "ResourceNotFound"]
+        .into_iter()
+        .any(is)
+    {
+        (Code::ValidationFailed, "The cloud refused a parameter.")
+    } else if is("ResourceInUse") {
+        (Code::ToolInUse, "The cloud says that it is still in use. Stop what uses it first.")
+    } else if is("UnsupportedOperation") {
+        (
+            Code::InvalidState,
+            "The cloud does not support this in the present state: look at the `status` of the instance and of its tool.",
+        )
+    } else if is("ResourceUnavailable") || is("ResourceInsufficient") {
+        (
+            Code::UpstreamUnavailable,
+            "The cloud has no capacity for this now, or the tool is not usable. Is it ACTIVE? Then try again later.",
+        )
+    } else {
+        (Code::UpstreamError, "The cloud failed. If it does so again, tell the gateway's operators the request's id.")
+    };
     (code, format!("{text} {hint}").trim_end().to_owned())
 }
 

@@ -2,6 +2,7 @@
 
 mod auth;
 mod backlog;
+mod chaos;
 mod chrome;
 mod cli;
 mod cloud;
@@ -26,5 +27,6 @@ mod runs;
 mod service;
 mod tencent;
 mod terminal;
+mod tls;
 mod tools;
 mod ws;

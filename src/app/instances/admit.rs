@@ -206,7 +206,7 @@ impl<'a> Place<'a> {
 pub(super) async fn note_full(app: &App, upstream: &str, error: Error) -> Result<Error> {
     let mut connection = app.pool.acquire().await?;
     let count = queue::system_note_full(&mut connection, upstream).await?;
-    Ok(error.with_limit(ACCOUNT, count, count).with_retry_after(LOOK))
+    Ok(error.retryable(true).with_limit(ACCOUNT, count, count).with_retry_after(LOOK))
 }
 
 /// Notes that the cloud took an instance: what it said of a full account may be over.

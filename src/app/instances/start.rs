@@ -214,7 +214,10 @@ impl Starter<'_> {
             match &seen.status {
                 InstanceStatus::Running => return Ok(seen),
                 InstanceStatus::Failed | InstanceStatus::Stopped | InstanceStatus::Stopping => {
-                    return Err(Halt::Failed(did_not_start("it ended while it was starting"), None));
+                    return Err(Halt::Failed(
+                        did_not_start("it ended, or its probe gave up, while it was starting"),
+                        None,
+                    ));
                 }
                 _ => {}
             }
@@ -321,14 +324,15 @@ pub(super) fn backstop(life: Duration, margin: Duration) -> Duration {
 fn did_not_start(why: &str) -> Error {
     let detail = format!(
         "The instance did not start: {why}. Does the image hold a program that answers the tool's probe, can the image be \
-         pulled (address, `image_registry_type`, the role's permission), and do its resources suffice?"
+         pulled (address, `image_registry_type`, the role's permission), do its resources suffice, and does the probe wait long \
+         enough (`probe.ready_timeout_ms`)?"
     );
     Error::new(Code::InstanceStartFailed, detail)
 }
 
 /// What the cloud's refusal of a start means to the caller.
 fn start_error(error: AgsError) -> Error {
-    if error.not_found() {
+    if matches!(error.code(), Some(codes::RESOURCE_NOT_FOUND | codes::SANDBOX_TOOL_NOT_FOUND)) {
         let upstream = (error.code().map(str::to_owned), error.request_id().map(str::to_owned));
         let detail = "The tool is gone in the cloud. Delete it and create it anew.";
         return Error::new(Code::InstanceStartFailed, detail).with_upstream(upstream.0, upstream.1).with_source(error);

@@ -74,13 +74,14 @@ pub async fn running_of(app: &App, team: &TeamId, id: &InstanceId) -> Result<Tar
 }
 
 fn not_running(instance: &Instance) -> Error {
+    let why = instance.stop_reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     let advice = match instance.status {
         InstanceStatus::Starting | InstanceStatus::Resuming => "Wait until it is RUNNING.",
-        InstanceStatus::Pausing | InstanceStatus::Paused => "Resume it first.",
+        InstanceStatus::Pausing | InstanceStatus::Paused => "Resume it first (`POST …/resume`), or say `?wake=30s`.",
         InstanceStatus::Stopping | InstanceStatus::Stopped | InstanceStatus::Failed => "Start a new one.",
         _ => "It must be RUNNING.",
     };
-    let detail = format!("The instance is {}. {advice}", instance.status);
+    let detail = format!("The instance is {}{why}. {advice}", instance.status);
     let passing = matches!(instance.status, InstanceStatus::Starting | InstanceStatus::Resuming);
     Error::new(Code::InvalidState, detail).retryable(passing).with_sandbox(instance.reference())
 }

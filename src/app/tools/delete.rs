@@ -28,7 +28,12 @@ pub async fn delete(app: &App, caller: &Caller, id: &ToolId) -> Result<()> {
     caller.trail.intend(&mut tx).await?;
     tx.commit().await?;
     if live > 0 {
-        let detail = format!("{live} instances of this tool have not ended. Stop them first.");
+        let living = if live == 1 {
+            "1 instance of this tool has".to_owned()
+        } else {
+            format!("{live} instances of this tool have")
+        };
+        let detail = format!("{living} not ended. Stop what `GET /v1/instances?tool={id}` lists first.");
         return Err(Error::new(Code::ToolInUse, detail));
     }
     lease::on_tool(app, id, remove(app, &tool)).await

@@ -86,7 +86,7 @@ fn container(wanted: Container, defaults: &config::Tools) -> Container {
 fn check_envd(checks: &mut Checks, wanted: &Wanted, spec: &ToolSpec, upstream: &config::Upstream) {
     if wanted.mount_envd == Some(true) {
         checks.that(wanted.kind == CUSTOM, "mount_envd", "is for tools of type custom");
-        checks.that(upstream.envd_mount.is_some(), "mount_envd", "this gateway has no envd volume configured");
+        checks.that(upstream.envd_mount.is_some(), "mount_envd", "this gateway has no envd volume configured: name it in `storage_mounts`, or ask the operators for `envd_mount`");
     }
     if let Some(envd) = upstream.envd_mount.as_ref().filter(|_| spec.mount_envd) {
         let free = spec.storage_mounts.iter().all(|mount| mount.name != envd.name);

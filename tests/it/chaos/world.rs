@@ -210,12 +210,12 @@ impl World {
         sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&self.admin).await.expect(statement);
     }
 
+    /// Connections to the database stay what they were: those that are read-only too, as to a server that was the first and
+    /// now follows another.
     async fn heal(&self) {
         self.stack.no_faults();
         self.alter(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", self.database)).await;
         self.alter(&format!("ALTER DATABASE {} RESET default_transaction_read_only", self.database)).await;
-        // Connections to the server that was read-only go with it.
-        self.cut_database().await;
     }
 
     async fn kill(&mut self) {

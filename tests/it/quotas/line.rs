@@ -100,6 +100,9 @@ fn an_account_that_is_full_is_waited_for() {
         let api = stack.api();
         stack.tune(|tunables| tunables.max_instances = 2);
         let (one, _two) = (start(&api).await, start(&api).await);
+        // The one by whom it is noticed is told to come back, too.
+        let first = api.post("/v1/instances", &json!({"tool": "base"})).await.problem(429, "quota_exceeded");
+        assert_eq!((&first["retryable"], &first["limit"]["name"]), (&json!(true), &json!("account_instances")));
         let waiter = queue(&stack, &api).await;
         let refused = api.post("/v1/instances", &json!({"tool": "base"})).await.problem(429, "quota_exceeded");
         assert_eq!(refused["limit"], json!({"name": "account_instances", "value": 2, "used": 2}), "{refused:#}");
