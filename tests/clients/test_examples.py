@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import GATEWAY, URL
+from conftest import GATEWAY, OVER_TLS, URL
 
 if not GATEWAY:
     pytest.skip("about the gateway", allow_module_level=True)
@@ -85,6 +85,7 @@ def test_the_story_in_curl(newest):
     assert said.splitlines()[-1].startswith("ins")
 
 
+@pytest.mark.skipif(OVER_TLS, reason="Chromium keeps authorities of its own")
 @pytest.mark.parametrize("scenario", ["story", "refusals", "stoppedElsewhere"])
 def test_the_page_in_a_browser(page, scenario, tmp_path):
     chromium, modules = shutil.which("chromium"), os.environ.get("AGS_CLIENTS_BROWSER")
@@ -123,6 +124,7 @@ def at_once(instances):
     return max(sum(begun <= moment < ended for begun, ended in lives) for moment, _ in lives)
 
 
+@pytest.mark.skipif(OVER_TLS, reason="run over plain HTTP")
 @pytest.mark.parametrize("how", [[], ["--as-runs"]], ids=["instances", "runs"])
 def test_the_walk_through_swebench(newest, how):
     walk = str(EXAMPLES / "swebench" / "walkthrough.py")
@@ -139,6 +141,7 @@ def test_the_walk_through_swebench(newest, how):
     assert api("tools?tag.benchmark=swe-bench")["items"] == []
 
 
+@pytest.mark.skipif(OVER_TLS, reason="run over plain HTTP")
 def test_the_walk_through_swebench_is_broken_off(newest, tmp_path):
     tasks = json.loads((EXAMPLES / "swebench" / "tasks.json").read_text())
     (tmp_path / "tasks.json").write_text(json.dumps([task | {"test_command": "touch begun; sleep 1000"} for task in tasks]))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import GATEWAY, URL
+from conftest import GATEWAY, OVER_TLS, URL
 
-if not GATEWAY:
+if not GATEWAY or OVER_TLS:
     pytest.skip("about the gateway", allow_module_level=True)
 # One generation of SDKs is enough: none of them is used.
 pytest.importorskip("e2b_code_interpreter")
