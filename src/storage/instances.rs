@@ -134,6 +134,25 @@ pub async fn list(
     filter: &InstanceFilter,
     page: &PageRequest,
 ) -> sqlx::Result<Page<Instance>> {
+    let part = Part { before: page.before.as_deref(), offset: 0, limit: page.fetch() };
+    let instances = newest(connection, team, filter, &part).await?;
+    Ok(Page::from_fetched(instances, page, |instance: &Instance| instance.id.to_string()))
+}
+
+/// Where a part of a list begins, and how long it is at most.
+#[derive(Debug)]
+struct Part<'a> {
+    before: Option<&'a str>,
+    offset: i64,
+    limit: i64,
+}
+
+async fn newest(
+    connection: &mut PgConnection,
+    team: &TeamId,
+    filter: &InstanceFilter,
+    part: &Part<'_>,
+) -> sqlx::Result<Vec<Instance>> {
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT id AS "id: _", team_id AS "team_id: _", tool_id AS "tool_id: _", tool_name, tool_type, upstream,
@@ -148,22 +167,22 @@ pub async fn list(
                              WHERE NOT coalesce(choice ? (metadata ->> wanted.key), false))
              AND ($6::timestamptz IS NULL OR created_at > $6)
              AND ($7::text IS NULL OR id < $7)
-             AND ($9::timestamptz IS NULL OR coalesce(started_at, created_at) >= $9)
-           ORDER BY id DESC LIMIT $8"#,
+             AND ($10::timestamptz IS NULL OR coalesce(started_at, created_at) >= $10)
+           ORDER BY id DESC OFFSET $8 LIMIT $9"#,
         team.as_str(),
         &filter.ids,
         &filter.statuses,
         &filter.tools,
         Json(&filter.metadata) as _,
         filter.created_after,
-        page.before,
-        page.fetch(),
+        part.before,
+        part.offset,
+        part.limit,
         filter.started_from,
     )
     .fetch_all(connection)
     .await?;
-    let instances = rows.into_iter().map(Instance::from).collect();
-    Ok(Page::from_fetched(instances, page, |instance: &Instance| instance.id.to_string()))
+    Ok(rows.into_iter().map(Instance::from).collect())
 }
 
 /// As [`list`], oldest first: `page.before` is the id that the page starts behind.

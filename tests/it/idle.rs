@@ -235,6 +235,22 @@ fn what_runs_counts_when_it_is_waited_for_or_asked_to_or_somebody_elses() {
     });
 }
 
+#[test]
+fn a_sandbox_that_cannot_be_asked_is_left_alone() {
+    run(async {
+        let options = Options::default().with("JOBS__ENABLED", "false");
+        let rule = json!({"idle": {"after": "1m", "action": "stop"}, "timeout": "1h"});
+        let sandbox = Sandbox::with(options, rule).await.at_one_gateway();
+        let stack = &sandbox.stack;
+        let unseen = sandbox.start_unseen("sleep 1000").await;
+        stack.fault(json!({"match": {"path": "/process.Process/List"}, "kind": "refuse"}));
+        assert_eq!(idle(stack).await, Idled { taken: 1, ..Idled::default() });
+        assert_eq!(sandbox.api.get(&format!("/v1/instances/{}", sandbox.id)).await.expect(200)["status"], "RUNNING");
+        stack.no_faults();
+        assert_eq!(idle(stack).await, Idled { taken: 1, used: 1, ..Idled::default() }, "{unseen} runs");
+    });
+}
+
 async fn paused(sandbox: &Sandbox) -> Value {
     sandbox.api.post(&sandbox.path("pause"), &json!({})).await.expect(200)
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ags_client::Outcome;
+use envd_client::{EnvdError, EnvdErrorKind};
 
 use super::{Target, pause, stop};
 use crate::{
@@ -111,10 +112,10 @@ async fn leave(app: &App, instance: &Instance, is_used: bool) -> Result<()> {
 }
 
 /// Whether a process runs in it that was not started through this API: of those that were, the table of commands says which
-/// count, and has been asked already. Where no daemon answers, it is all that there is to ask.
+/// count, and has been asked already. Where there is no daemon, it is all that there is to ask.
 ///
 /// # Errors
-/// What the cloud says when it gives no token, or the sandbox when it refuses one.
+/// What the cloud says when it gives no token, or why the daemon could not be asked.
 async fn runs_something(app: &App, instance: &Instance) -> Result<bool> {
     let client = Target::of(app, instance.clone())?.envd().await?;
     match client.list(ASK).await {
@@ -122,12 +123,17 @@ async fn runs_something(app: &App, instance: &Instance) -> Result<bool> {
             let ours = |tag: Option<&str>| tag.is_some_and(|tag| tag.parse::<ExecId>().is_ok());
             Ok(processes.iter().any(|process| !ours(process.tag.as_deref())))
         }
-        Err(error) if error.token_rejected() => Err(in_instance(instance, error)),
-        Err(error) => {
-            tracing::debug!(instance = %instance.id, %error, "the daemon does not say what runs");
+        Err(error) if has_no_daemon(&error) => {
+            tracing::debug!(instance = %instance.id, %error, "no daemon says what runs");
             Ok(false)
         }
+        Err(error) => Err(in_instance(instance, error)),
     }
+}
+
+/// Whether nothing in the instance speaks envd's protocol. What fails on the way is no such thing.
+fn has_no_daemon(error: &EnvdError) -> bool {
+    matches!(error.kind(), EnvdErrorKind::Gone | EnvdErrorKind::Unimplemented | EnvdErrorKind::Protocol)
 }
 
 fn deed<'a>(action: &'a str, instance: &'a Instance) -> Deed<'a> {

@@ -22,13 +22,14 @@ pub struct Refusal {
 pub async fn wrapped(response: Response, action: &str) -> Response {
     let (mut parts, body) = response.into_parts();
     let id = parts.headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    // Whatever cannot be read as JSON is told apart below: as an answer that says nothing it would be a success.
     let document: Value = match body.collect().await {
-        Ok(body) => serde_json::from_slice(&body.to_bytes()).unwrap_or_default(),
+        Ok(body) => read(&body.to_bytes()),
         Err(_) => Value::Null,
     };
     let envelope = match parts.extensions.get::<Refusal>() {
         Some(refusal) => to_bytes(&Envelope::failure(refusal.code, &refusal.message, id)),
-        None if parts.status.is_success() => to_bytes(&Envelope::success(object(document), id)),
+        None if parts.status.is_success() => answered(document, id, action),
         None => {
             let (code, message) = translated(&document, action);
             to_bytes(&Envelope::failure(code, message, id))
@@ -46,11 +47,22 @@ fn to_bytes(envelope: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(envelope).unwrap_or_default()
 }
 
-/// What is answered with no content is answered with nothing in the envelope.
-fn object(document: Value) -> serde_json::Map<String, Value> {
+/// No content is an empty object, and what is no JSON nothing at all.
+fn read(body: &[u8]) -> Value {
+    if body.is_empty() {
+        return Value::Object(serde_json::Map::new());
+    }
+    serde_json::from_slice(body).unwrap_or_default()
+}
+
+/// A success: an object is what it says. Anything else is a mistake of the gateway's, and no success.
+fn answered(document: Value, id: String, action: &str) -> Vec<u8> {
     match document {
-        Value::Object(fields) => fields,
-        _ => serde_json::Map::new(),
+        Value::Object(fields) => to_bytes(&Envelope::success(fields, id)),
+        _ => {
+            tracing::error!(action, "an answer cannot be put into the cloud's form");
+            to_bytes(&Envelope::failure(codes::INTERNAL_ERROR, "The gateway's answer is no object.", id))
+        }
     }
 }
 
@@ -151,6 +163,22 @@ mod tests {
             assert_eq!(translated, expected, "{code} {action}");
             assert!(message.starts_with("What happened."), "{message}");
             assert_eq!(message.contains("is wrong"), field.is_some());
+        }
+    }
+
+    #[test]
+    fn only_an_object_is_a_success() {
+        for (body, expected) in [
+            ("", None),
+            (r#"{"TotalCount":0}"#, None),
+            ("[]", Some("InternalError")),
+            ("null", Some("InternalError")),
+            ("<html>", Some("InternalError")),
+        ] {
+            let envelope = answered(read(body.as_bytes()), "id".into(), "StopSandboxInstance");
+            let told: Value = serde_json::from_slice(&envelope).unwrap();
+            assert_eq!(told["Response"]["Error"]["Code"].as_str(), expected, "{body}");
+            assert_eq!(told["Response"]["RequestId"], "id");
         }
     }
 

@@ -96,48 +96,48 @@ pub struct AuditQuery {
     /// Whose things, by the team's id or name: administrators see every team's, and without this all of them.
     team: Option<String>,
     /// Ids or prefixes of keys, end users, or `system`.
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
-    actor: Option<String>,
-    #[param(example = "create_instance,delete_instance")]
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
-    action: Option<String>,
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
-    instance: Option<String>,
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
-    outcome: Option<String>,
+    #[param(value_type = Option<String>)]
+    actor: Vec<String>,
+    #[param(value_type = Option<String>, example = "create_instance,delete_instance")]
+    action: Vec<String>,
+    #[param(value_type = Option<String>)]
+    instance: Vec<String>,
+    #[param(value_type = Option<String>)]
+    outcome: Vec<String>,
     /// Not before.
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
     from: Option<DateTime<Utc>>,
     /// Before.
-    #[allow(dead_code, reason = "documentation; `filter` holds what was read")]
     to: Option<DateTime<Utc>>,
-    #[param(ignore)]
-    filter: AuditFilter,
     #[param(ignore)]
     page: PageQuery,
 }
 
 impl FromQuery for AuditQuery {
     fn from_query(query: &mut QueryReader) -> Self {
-        let filter = AuditFilter {
-            actors: query.list("actor"),
-            actions: query.list("action"),
-            instances: query.list("instance"),
-            outcomes: query.list("outcome"),
-            from: query.parsed("from"),
-            to: query.parsed("to"),
-        };
         Self {
             team: query.text("team"),
-            actor: None,
-            action: None,
-            instance: None,
-            outcome: None,
-            from: None,
-            to: None,
-            filter,
+            actor: query.list("actor"),
+            action: query.list("action"),
+            instance: query.list("instance"),
+            outcome: query.list("outcome"),
+            from: query.parsed("from"),
+            to: query.parsed("to"),
             page: PageQuery::from_query(query),
         }
+    }
+}
+
+impl AuditQuery {
+    fn into_parts(self) -> (Option<String>, AuditFilter, PageQuery) {
+        let filter = AuditFilter {
+            actors: self.actor,
+            actions: self.action,
+            instances: self.instance,
+            outcomes: self.outcome,
+            from: self.from,
+            to: self.to,
+        };
+        (self.team, filter, self.page)
     }
 }
 
@@ -153,6 +153,7 @@ async fn list_audit_events(
     caller: Authorized<scope::AuditOrAdmin>,
     Query(query): Query<AuditQuery>,
 ) -> Result<List<AuditEventDto>> {
-    let page = app::audit::list(&app, &caller, query.team.as_deref(), query.filter, &query.page.into()).await?;
+    let (team, filter, page) = query.into_parts();
+    let page = app::audit::list(&app, &caller, team.as_deref(), filter, &page.into()).await?;
     Ok(List::of(page, AuditEventDto::from))
 }
