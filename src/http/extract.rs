@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header, request::Parts};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{activity::Wake, limits, request_log::RequestLog};
+use super::{activity::Wake, limits, objects::Strict, request_log::RequestLog};
 use crate::{
     app::App,
     auth::{Caller, Trail},
@@ -125,7 +125,7 @@ pub(super) async fn read_json(request: Request, limit: u64) -> Result<Bytes> {
     Err(Error::new(Code::UnsupportedMediaType, detail))
 }
 
-/// A JSON body that may be left out altogether.
+/// A JSON body that may be left out altogether, or be null.
 impl<T: DeserializeOwned> OptionalFromRequest<App> for Json<T> {
     type Rejection = Error;
 
@@ -139,7 +139,7 @@ impl<T: DeserializeOwned> OptionalFromRequest<App> for Json<T> {
             let detail = "Send the body with `Content-Type: application/json`, or none.";
             return Err(Error::new(Code::UnsupportedMediaType, detail));
         }
-        from_json(&body).map(|value| Some(Self(value)))
+        from_json::<Option<T>>(&body).map(|value| value.map(Self))
     }
 }
 
@@ -184,7 +184,7 @@ pub(super) async fn read_body(request: Request, limit: u64) -> Result<Bytes> {
 /// `malformed_json`, or `validation_failed` with the field's path.
 pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value: T = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| describe(&error))?;
+    let value: T = serde_path_to_error::deserialize(Strict(&mut deserializer)).map_err(|error| describe(&error))?;
     deserializer.end().map_err(|error| malformed(&error))?;
     Ok(value)
 }
@@ -382,6 +382,8 @@ mod tests {
         assert_eq!(field_of(r#"{"name": "a", "probe": {"port": 1, "prot": 2}}"#), "probe.prot");
         assert_eq!(field_of(r#"{"name": "a", "probe": {}}"#), "probe.port");
         assert_eq!(field_of("[]"), "body");
+        assert_eq!(field_of(r#"["a", null]"#), "body");
+        assert_eq!(field_of(r#"{"name": "a", "probe": [1]}"#), "probe");
     }
 
     #[test]
@@ -389,6 +391,11 @@ mod tests {
         for text in ["", "{", "{\"name\": \"a\"} x"] {
             assert_eq!(from_json::<Body>(text.as_bytes()).unwrap_err().code(), Code::MalformedJson, "{text}");
         }
+    }
+
+    #[test]
+    fn a_body_that_may_be_left_out_may_be_null() {
+        assert!(from_json::<Option<Body>>(b"null").unwrap().is_none());
     }
 
     #[test]
