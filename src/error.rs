@@ -312,7 +312,16 @@ impl From<sqlx::Error> for Error {
                     .with_retry_after(Duration::from_secs(1))
                     .with_source(error)
             }
+            error if holds_nul(&error) => {
+                Self::new(Code::ValidationFailed, "A text has a NUL character, which cannot be stored.").with_source(error)
+            }
             other => Self::internal(other),
         }
     }
+}
+
+/// Whether the database refused a text, or a text within JSON, for a NUL character. What goes to sandboxes may have them.
+fn holds_nul(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(code.as_deref(), Some("22021" | "22P05"))
 }
