@@ -244,7 +244,7 @@ pub struct WsQuery {
     #[param(value_type = Option<String>)]
     pub after: Option<Cursor>,
     /// `viewer` looks on, `writer` sends input too (scope `exec`).
-    #[param(rename = "role", value_type = Option<String>, default = "viewer")]
+    #[param(rename = "role", value_type = Option<String>, pattern = "^(viewer|writer)$", default = "viewer")]
     pub writer: bool,
 }
 
