@@ -315,8 +315,18 @@ impl From<sqlx::Error> for Error {
             sqlx::Error::Database(said) if failover::passes(said.as_ref()) => {
                 "The gateway's database is not ready for this. Try again shortly."
             }
+            _ if holds_nul(&error) => {
+                let detail = "A text has a NUL character, which cannot be stored.";
+                return Self::new(Code::ValidationFailed, detail).with_source(error);
+            }
             _ => return Self::internal(error),
         };
         Self::new(Code::Unavailable, detail).with_retry_after(Duration::from_secs(1)).with_source(error)
     }
+}
+
+/// Whether the database refused a text, or a text within JSON, for a NUL character. What goes to sandboxes may have them.
+fn holds_nul(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(code.as_deref(), Some("22021" | "22P05"))
 }

@@ -76,9 +76,9 @@ impl utoipa::PartialSchema for Seconds {
         OneOfBuilder::new()
             .item(ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(u32::MAX)))
             .item(
-                ObjectBuilder::new()
-                    .schema_type(Type::String)
-                    .pattern(Some("^([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?$")),
+                ObjectBuilder::new().schema_type(Type::String).pattern(Some(
+                    "^([0-9]{1,9}s?|[0-9]{1,7}m([0-9]{1,8}s)?|[0-9]{1,5}h([0-9]{1,7}m)?([0-9]{1,8}s)?)$",
+                )),
             )
             .description(Some("A duration: integer seconds, or text such as `90s`, `5m`, `1h30m`."))
             .into()

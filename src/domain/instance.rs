@@ -140,6 +140,7 @@ pub struct MountOverride {
     /// Name of the tool's storage mount.
     pub name: String,
     #[serde(default)]
+    #[schema(pattern = "^/")]
     pub mount_path: Option<String>,
     #[serde(default)]
     pub sub_path: Option<String>,

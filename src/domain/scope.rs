@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 macro_rules! scopes {
     ($($variant:ident = $text:literal, $doc:literal;)*) => {
         /// A permission of a key.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Scope {
             $(#[doc = $doc] #[serde(rename = $text)] $variant,)*
         }
@@ -20,6 +20,18 @@ macro_rules! scopes {
                 match self { $(Self::$variant => $text,)* }
             }
         }
+
+        /// By hand: the derive does not see names that a macro hands on.
+        impl utoipa::PartialSchema for Scope {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                use utoipa::openapi::schema::{ObjectBuilder, Type};
+                let values = Self::ALL.iter().map(|scope| scope.as_str());
+                let schema = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values));
+                schema.description(Some("A permission of a key.")).into()
+            }
+        }
+
+        impl utoipa::ToSchema for Scope {}
 
         impl FromStr for Scope {
             type Err = UnknownScope;

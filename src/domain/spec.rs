@@ -53,7 +53,7 @@ impl Env {
 #[serde(deny_unknown_fields)]
 pub struct Network {
     /// `PUBLIC`, `VPC`, or `SANDBOX` (no external network).
-    #[schema(example = "PUBLIC")]
+    #[schema(example = "PUBLIC", pattern = "^(PUBLIC|VPC|SANDBOX)$")]
     pub mode: String,
     /// For `VPC`.
     #[serde(default)]
@@ -97,10 +97,10 @@ pub struct Container {
 pub struct Port {
     #[serde(default)]
     pub name: Option<String>,
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 65535)]
     pub port: u16,
     #[serde(default = "tcp")]
-    #[schema(default = "TCP")]
+    #[schema(default = "TCP", pattern = "^TCP$")]
     pub protocol: String,
 }
 
@@ -112,11 +112,12 @@ fn tcp() -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Resources {
-    #[schema(example = "500m")]
+    #[schema(example = "500m", pattern = "^([0-9]{1,6}m|[1-9][0-9]{0,3}(\\.[0-9]{1,3})?|0?\\.[0-9]{0,2}[1-9])$")]
     pub cpu: Option<String>,
-    #[schema(example = "2Gi")]
+    #[schema(example = "2Gi", pattern = "^[0-9]{1,6}[MG]i$")]
     pub memory: Option<String>,
     /// `1Gi`, `5Gi`, `10Gi` or `20Gi`.
+    #[schema(pattern = "^[0-9]{1,6}[MG]i$")]
     pub storage: Option<String>,
 }
 
@@ -133,20 +134,22 @@ impl Resources {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Probe {
+    #[schema(pattern = "^/")]
     pub path: Option<String>,
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 65535)]
     pub port: Option<u16>,
     /// `HTTP` or `HTTPS`.
+    #[schema(pattern = "^HTTPS?$")]
     pub scheme: Option<String>,
-    #[schema(minimum = 1)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_i64)]
     pub ready_timeout_ms: Option<u32>,
-    #[schema(minimum = 1)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_i64)]
     pub timeout_ms: Option<u32>,
-    #[schema(minimum = 1)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_i64)]
     pub period_ms: Option<u32>,
-    #[schema(minimum = 1)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_i64)]
     pub success_threshold: Option<u32>,
-    #[schema(minimum = 1)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_i64)]
     pub failure_threshold: Option<u32>,
 }
 
@@ -189,11 +192,20 @@ impl Probe {
 #[serde(deny_unknown_fields)]
 pub struct Dns {
     /// IP addresses.
+    #[schema(schema_with = addresses)]
     pub servers: Vec<String>,
     #[serde(default)]
     pub searches: Vec<String>,
     #[serde(default)]
     pub options: Vec<String>,
+}
+
+fn addresses() -> utoipa::openapi::schema::Array {
+    use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type};
+    let address =
+        |format| ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(format)));
+    let either = AnyOfBuilder::new().item(address(KnownFormat::Ipv4)).item(address(KnownFormat::Ipv6));
+    ArrayBuilder::new().items(either).description(Some("IP addresses.")).build()
 }
 
 impl Container {
@@ -233,7 +245,10 @@ impl Container {
 
 fn check_resources(resources: &Resources, checks: &mut Checks) {
     let number = |text: &str| !text.is_empty() && text.len() <= 6 && text.bytes().all(|b| b.is_ascii_digit());
-    let cores = |text: &str| text.strip_suffix('m').map_or_else(|| text.parse::<f64>().is_ok_and(|n| n > 0.0), number);
+    let decimal = |text: &str| {
+        text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && text.parse::<f64>().is_ok_and(|n| n > 0.0)
+    };
+    let cores = |text: &str| text.strip_suffix('m').map_or_else(|| decimal(text), number);
     let bytes = |text: &str| ["Mi", "Gi"].iter().any(|unit| text.strip_suffix(unit).is_some_and(number));
     let cpu = resources.cpu.as_deref();
     checks.that(cpu.is_none_or(cores), "resources.cpu", "must be cores such as \"2\" or \"500m\"");
@@ -247,7 +262,9 @@ fn check_resources(resources: &Resources, checks: &mut Checks) {
 #[serde(deny_unknown_fields)]
 pub struct StorageMount {
     /// Unique in the tool.
+    #[schema(min_length = 1)]
     pub name: String,
+    #[schema(pattern = "^/")]
     pub mount_path: String,
     #[serde(default)]
     pub read_only: bool,
@@ -268,6 +285,7 @@ pub enum StorageSource {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageSource {
+    #[schema(min_length = 1)]
     pub reference: String,
     #[serde(default)]
     pub image_registry_type: Option<String>,
@@ -281,9 +299,11 @@ pub struct ImageSource {
 pub struct CosSource {
     #[serde(default)]
     pub endpoint: Option<String>,
+    #[schema(min_length = 1)]
     pub bucket_name: String,
     /// Absolute.
     #[serde(default)]
+    #[schema(pattern = "^/")]
     pub bucket_path: Option<String>,
 }
 
@@ -291,6 +311,7 @@ pub struct CosSource {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CfsSource {
+    #[schema(min_length = 1)]
     pub file_system_id: String,
     #[serde(default)]
     pub path: Option<String>,
@@ -300,6 +321,7 @@ pub struct CfsSource {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentBucketSource {
+    #[schema(min_length = 1)]
     pub library_id: String,
     #[serde(default)]
     pub space_id: Option<String>,
@@ -346,6 +368,7 @@ pub struct LogFiles {
     /// A topic of the Cloud Log Service.
     pub cls_topic_id: Option<String>,
     /// At most 10, directly under `/logs/`.
+    #[schema(max_items = 10)]
     pub files: Vec<String>,
 }
 

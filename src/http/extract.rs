@@ -13,7 +13,7 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny},
 };
 
-use super::{activity::Wake, limits, request_log::RequestLog};
+use super::{activity::Wake, limits, objects::Strict, request_log::RequestLog};
 use crate::{
     app::App,
     auth::{Caller, Trail},
@@ -128,7 +128,7 @@ pub(super) async fn read_json(request: Request, limit: u64) -> Result<Bytes> {
     Err(Error::new(Code::UnsupportedMediaType, detail))
 }
 
-/// A JSON body that may be left out altogether.
+/// A JSON body that may be left out altogether, or be null.
 impl<T: DeserializeOwned> OptionalFromRequest<App> for Json<T> {
     type Rejection = Error;
 
@@ -142,7 +142,7 @@ impl<T: DeserializeOwned> OptionalFromRequest<App> for Json<T> {
             let detail = "Send the body with `Content-Type: application/json`, or none.";
             return Err(Error::new(Code::UnsupportedMediaType, detail));
         }
-        from_json(&body).map(|value| Some(Self(value)))
+        from_json::<Option<T>>(&body).map(|value| value.map(Self))
     }
 }
 
@@ -187,7 +187,8 @@ pub(super) async fn read_body(request: Request, limit: u64) -> Result<Bytes> {
 /// `malformed_json`, or `validation_failed` with the field's path.
 pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value: T = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| describe(&error, body))?;
+    let value: T =
+        serde_path_to_error::deserialize(Strict(&mut deserializer)).map_err(|error| describe(&error, body))?;
     deserializer.end().map_err(|error| malformed(&error))?;
     Ok(value)
 }
@@ -414,6 +415,8 @@ mod tests {
         assert_eq!(field_of(r#"{"name": "a", "probe": {"port": 1, "prot": 2}}"#), "probe.prot");
         assert_eq!(field_of(r#"{"name": "a", "probe": {}}"#), "probe.port");
         assert_eq!(field_of("[]"), "body");
+        assert_eq!(field_of(r#"["a", null]"#), "body");
+        assert_eq!(field_of(r#"{"name": "a", "probe": [1]}"#), "probe");
     }
 
     #[test]
@@ -421,6 +424,11 @@ mod tests {
         for text in ["", "{", "{\"name\": \"a\"} x"] {
             assert_eq!(from_json::<Body>(text.as_bytes()).unwrap_err().code(), Code::MalformedJson, "{text}");
         }
+    }
+
+    #[test]
+    fn a_body_that_may_be_left_out_may_be_null() {
+        assert!(from_json::<Option<Body>>(b"null").unwrap().is_none());
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod health;
 mod held;
 pub mod idempotency;
 mod limits;
+mod objects;
 pub mod openapi;
 pub mod page;
 pub mod problem;
@@ -57,6 +58,7 @@ pub(crate) fn api() -> OpenApiRouter<App> {
 fn api_parts() -> (Router<App>, utoipa::openapi::OpenApi) {
     let (routes, mut document) = api().split_for_parts();
     openapi::describe_wake(&mut document);
+    openapi::describe_parameters(&mut document);
     (routes, document)
 }
 

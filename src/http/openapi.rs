@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use utoipa::{
     IntoResponses, Modify, OpenApi, PartialSchema, ToSchema,
     openapi::{
-        ContentBuilder, ObjectBuilder, RefOr, ResponseBuilder, Type,
-        path::{Parameter, ParameterBuilder, ParameterIn},
+        ContentBuilder, ObjectBuilder, Ref, RefOr, ResponseBuilder, Schema, Type,
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem},
         response::Response,
         security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
@@ -16,14 +16,14 @@ use super::{
     activity,
     problem::{self, Problem},
 };
+use crate::domain::duration::Seconds;
 
 /// The failures every operation may answer with, as one row instead of many copies.
 pub struct Failures;
 
 impl IntoResponses for Failures {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let content =
-            ContentBuilder::new().schema(Some(utoipa::openapi::Ref::from_schema_name(Problem::name()))).build();
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
         let response = |text: &str| {
             ResponseBuilder::new().description(text).content(problem::CONTENT_TYPE, content.clone()).build().into()
         };
@@ -90,26 +90,65 @@ pub(super) fn describe_wake(document: &mut utoipa::openapi::OpenApi) {
         } else {
             continue;
         };
-        let operations = [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.delete,
-            &mut item.patch,
-            &mut item.head,
-            &mut item.options,
-        ];
-        for operation in operations.into_iter().flatten() {
+        for operation in operations_of(item) {
             operation.parameters.get_or_insert_default().push(parameter.clone().into());
         }
     }
 }
 
+/// Says what parameters are that mean the same wherever they stand.
+pub(super) fn describe_parameters(document: &mut utoipa::openapi::OpenApi) {
+    for operation in document.paths.paths.values_mut().flat_map(operations_of) {
+        for parameter in operation.parameters.iter_mut().flatten() {
+            let RefOr::T(parameter) = parameter else { continue };
+            if let Some(schema) = schema_of(&parameter.name) {
+                parameter.schema = Some(schema);
+            }
+        }
+    }
+}
+
+fn operations_of(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let operations = [
+        &mut item.get,
+        &mut item.put,
+        &mut item.post,
+        &mut item.delete,
+        &mut item.patch,
+        &mut item.head,
+        &mut item.options,
+    ];
+    operations.into_iter().flatten()
+}
+
+fn schema_of(parameter: &str) -> Option<RefOr<Schema>> {
+    let text = |longest, pattern: &str| {
+        let schema = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
+        schema.min_length(Some(1)).max_length(Some(longest))
+    };
+    Some(match parameter {
+        "wait" | "queue" | "unused_for" => Ref::from_schema_name(Seconds::name()).into(),
+        "Idempotency-Key" => text(255, "^[!-~]([ -~]*[!-~])?$").into(),
+        "user" => text(64, "^[^:\\x00-\\x1f\\x7f-\\x9f]+$").into(),
+        "metadata" => pairs("^metadata\\.").into(),
+        "tag" => pairs("^tag\\.").into(),
+        _ => return None,
+    })
+}
+
+/// Parameters whose names begin alike.
+fn pairs(names: &str) -> ObjectBuilder {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let pairs = ObjectBuilder::new().schema_type(Type::Object).additional_properties(Some(text()));
+    pairs.property_names(Some(text().pattern(Some(names)).build()))
+}
+
 fn wake_parameter(name: &str, place: ParameterIn) -> Parameter {
     let text = "Wakes a paused instance, and waits so long for it to run. Without it a paused instance is an `invalid_state`. \
                 Its `expires_at` stays.";
-    let schema = ObjectBuilder::new().schema_type(Type::String).examples([serde_json::json!("30s")]);
-    ParameterBuilder::new().name(name).parameter_in(place).description(Some(text)).schema(Some(schema)).build()
+    let schema = Ref::from_schema_name(Seconds::name());
+    let parameter = ParameterBuilder::new().name(name).parameter_in(place).description(Some(text));
+    parameter.schema(Some(schema)).example(Some(serde_json::json!("30s"))).build()
 }
 
 /// The whole document.

@@ -92,9 +92,9 @@ impl utoipa::ToSchema for Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PtySize {
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 65535)]
     pub cols: u16,
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 65535)]
     pub rows: u16,
 }
 

@@ -96,7 +96,7 @@ fn keepalive(framing: Framing) -> Bytes {
 #[into_params(parameter_in = Query)]
 pub struct EventsQuery {
     /// For a stream: the id of the last event that was seen. SSE says it in `Last-Event-ID`.
-    #[param(value_type = Option<String>, example = "42")]
+    #[param(example = 42)]
     after: Option<i64>,
     #[param(ignore)]
     page: PageQuery,

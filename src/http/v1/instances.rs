@@ -131,7 +131,9 @@ pub struct CreateInstance {
     /// Added to every command and code run in it.
     #[serde(default)]
     pub env: Env,
+    #[schema(min_length = 1, max_length = 512, pattern = "^[^\\s\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub image: Option<String>,
+    #[schema(pattern = "^(enterprise|personal|custom)$")]
     pub image_registry_type: Option<String>,
     pub command: Option<Vec<String>>,
     pub args: Option<Vec<String>>,
@@ -142,6 +144,7 @@ pub struct CreateInstance {
     #[serde(default)]
     pub mounts: Vec<MountOverride>,
     /// Which ports ask for a token: `DEFAULT` and `TOKEN` all, `PUBLIC` only envd's, `NONE` none (if granted).
+    #[schema(pattern = "^(DEFAULT|TOKEN|PUBLIC|NONE)$")]
     pub auth_mode: Option<String>,
     pub idle: Option<IdleBody>,
 }

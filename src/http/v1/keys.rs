@@ -118,7 +118,11 @@ impl Creation for MintedKey {
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "ci", "scopes": ["instances:read", "instances:write", "exec"], "expires_in": "24h"}))]
 pub struct CreateKey {
-    #[schema(min_length = 1, max_length = 50)]
+    #[schema(
+        min_length = 1,
+        max_length = 50,
+        pattern = "^[^\\s\\x00-\\x1f\\x7f-\\x9f]([^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f])?$"
+    )]
     pub name: String,
     #[schema(min_items = 1)]
     pub scopes: Vec<Scope>,

@@ -116,7 +116,8 @@ pub fn routes() -> OpenApiRouter<App> {
     operation_id = "proxy_port", tag = "ports",
     params(("id" = InstanceId, Path), ("port" = u16, Path, minimum = 1, maximum = 65535),
         ("path" = String, Path, description = "Path on the server, with the query; passed on byte for byte.")),
-    responses((status = "default", description = "What the server on the port answers."), Failures))]
+    responses((status = "default",
+        description = "What the server on the port answers; a problem document where the call did not get there.")))]
 pub async fn proxy_port(State(app): State<App>, request: Request) -> Result<Response> {
     let (id, port, prefix, target) = take_apart(request.uri())?;
     let (caller, credential) = app.auth.recognise(request.headers()).await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -58,7 +58,11 @@ impl From<Team> for TeamDto {
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "research", "quotas": {"max_instances": 20}}))]
 pub struct CreateTeam {
-    #[schema(min_length = 1, max_length = 50)]
+    #[schema(
+        min_length = 1,
+        max_length = 50,
+        pattern = "^[^\\s\\x00-\\x1f\\x7f-\\x9f]([^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f])?$"
+    )]
     pub name: String,
     #[serde(default)]
     pub quotas: QuotasPatch,
@@ -80,13 +84,25 @@ pub struct UpdateTeam {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QuotasPatch {
+    #[schema(value_type = Option<u64>, maximum = 4294967295_i64)]
     pub max_instances: Option<u32>,
-    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_i64)]
     pub max_lifetime_seconds: Option<std::num::NonZeroU32>,
+    #[schema(value_type = Option<u64>, maximum = 4294967295_i64)]
     pub max_execs: Option<u32>,
-    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_i64)]
     pub requests_per_second: Option<std::num::NonZeroU32>,
+    #[serde(default, deserialize_with = "storable")]
+    #[schema(required = false)]
     pub instance_seconds_per_day: Option<u64>,
+}
+
+/// What the database can hold.
+fn storable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match Option::<u64>::deserialize(deserializer)? {
+        Some(value) if i64::try_from(value).is_err() => Err(D::Error::custom(format!("must be at most {}", i64::MAX))),
+        value => Ok(value),
+    }
 }
 
 impl QuotasPatch {

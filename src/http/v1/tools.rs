@@ -120,11 +120,16 @@ impl From<Tool> for ToolDto {
 #[schema(example = json!({"name": "my-tool", "type": "custom", "default_timeout": "10m"}))]
 pub struct CreateTool {
     /// Unique in the team.
-    #[schema(min_length = 1, max_length = 50, example = "my-tool")]
+    #[schema(
+        min_length = 1,
+        max_length = 50,
+        pattern = "^[^\\s\\x00-\\x1f\\x7f-\\x9f]([^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f])?$",
+        example = "my-tool"
+    )]
     pub name: String,
     /// `custom`, `code-interpreter`, `browser`, `mobile`, …
     #[serde(rename = "type")]
-    #[schema(example = "custom")]
+    #[schema(example = "custom", pattern = "^[a-z0-9-]{1,50}$")]
     pub kind: String,
     #[schema(max_length = 200)]
     pub description: Option<String>,
@@ -132,9 +137,10 @@ pub struct CreateTool {
     #[schema(required = false)]
     pub default_timeout: Option<Seconds>,
     pub network: Option<Network>,
-    #[schema(example = "python:3.11")]
+    #[schema(example = "python:3.11", min_length = 1, max_length = 512, pattern = "^[^\\s\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub image: Option<String>,
     /// `enterprise`, `personal` or `custom`.
+    #[schema(pattern = "^(enterprise|personal|custom)$")]
     pub image_registry_type: Option<String>,
     pub command: Option<Vec<String>>,
     pub args: Option<Vec<String>>,
@@ -193,7 +199,11 @@ impl From<CreateTool> for app::tools::Wanted {
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"description": "what it is for"}))]
 pub struct UpdateTool {
-    #[schema(min_length = 1, max_length = 50)]
+    #[schema(
+        min_length = 1,
+        max_length = 50,
+        pattern = "^[^\\s\\x00-\\x1f\\x7f-\\x9f]([^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f])?$"
+    )]
     pub name: Option<String>,
     #[schema(max_length = 200)]
     pub description: Option<String>,
@@ -201,7 +211,9 @@ pub struct UpdateTool {
     pub default_timeout: Option<Seconds>,
     pub network: Option<Network>,
     pub tags: Option<BTreeMap<String, String>>,
+    #[schema(min_length = 1, max_length = 512, pattern = "^[^\\s\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub image: Option<String>,
+    #[schema(pattern = "^(enterprise|personal|custom)$")]
     pub image_registry_type: Option<String>,
     pub command: Option<Vec<String>>,
     pub args: Option<Vec<String>>,
@@ -244,7 +256,11 @@ pub struct ImportTool {
     /// The cloud's id of it.
     pub upstream_id: String,
     /// Unique in the team. Default: as in the cloud.
-    #[schema(min_length = 1, max_length = 50)]
+    #[schema(
+        min_length = 1,
+        max_length = 50,
+        pattern = "^[^\\s\\x00-\\x1f\\x7f-\\x9f]([^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f])?$"
+    )]
     pub name: Option<String>,
     /// Where it is; default by configuration.
     pub upstream: Option<String>,

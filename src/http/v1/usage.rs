@@ -81,7 +81,7 @@ pub struct UsageQuery {
     /// Default: now.
     to: Option<DateTime<Utc>>,
     /// `team`, `tool` or `key`. Default: `team`.
-    #[param(value_type = Option<String>, example = "tool")]
+    #[param(value_type = Option<String>, pattern = "^(team|tool|key)$", example = "tool")]
     group_by: Option<GroupBy>,
     /// Whose, by the team's id or name: administrators see every team's, and without this all of them.
     team: Option<String>,

@@ -215,7 +215,7 @@ pub struct CreateContext {
     /// Default: `python`.
     pub language: Option<Language>,
     /// Where its code runs. Default: the home of the instance's user.
-    #[schema(example = "/home/user")]
+    #[schema(example = "/home/user", min_length = 1)]
     pub cwd: Option<String>,
 }
 

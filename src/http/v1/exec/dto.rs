@@ -30,9 +30,10 @@ pub struct ExecRequest {
     #[schema(required = true, example = "echo hello")]
     pub cmd: Option<Command>,
     /// Whom it runs as. Default: `root` in custom tools, `user` in code interpreters.
-    #[schema(example = "root")]
+    #[schema(example = "root", min_length = 1, max_length = 64, pattern = "^[^:\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub user: Option<String>,
     /// Absolute, `~`, or relative to the user's home.
+    #[schema(min_length = 1)]
     pub cwd: Option<String>,
     /// On top of the instance's environment.
     #[serde(default)]
@@ -51,7 +52,7 @@ pub struct ExecRequest {
     #[serde(default)]
     pub background: bool,
     /// A name of the caller's for it.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub tag: Option<String>,
     /// Its output and its exit code go to files in the sandbox and are read from there: nothing is lost when the way to it
     /// breaks or the gateway is gone. Not for a terminal. A program killed by signal n ends with exit code 128 + n.
@@ -172,7 +173,10 @@ impl From<Exec> for ExecDto {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignalRequest {
-    #[schema(example = "SIGINT")]
+    #[schema(
+        example = "SIGINT",
+        pattern = "^(SIG)?(HUP|INT|QUIT|ILL|TRAP|ABRT|BUS|FPE|KILL|USR1|SEGV|USR2|PIPE|ALRM|TERM|STKFLT|CHLD|CONT|STOP|TSTP|TTIN|TTOU|URG|XCPU|XFSZ|VTALRM|PROF|WINCH|IO|SYS)$"
+    )]
     pub signal: String,
 }
 
@@ -195,6 +199,7 @@ pub struct OutputDocument {
 #[into_params(parameter_in = Query)]
 pub struct ExecsQuery {
     /// `running`, `exited`, `lost`; several are separated by commas.
+    #[param(value_type = Option<String>)]
     pub status: Vec<ExecStatus>,
     #[param(ignore)]
     pub page: PageQuery,
@@ -239,7 +244,7 @@ pub struct WsQuery {
     #[param(value_type = Option<String>)]
     pub after: Option<Cursor>,
     /// `viewer` looks on, `writer` sends input too (scope `exec`).
-    #[param(rename = "role", value_type = Option<String>, default = "viewer")]
+    #[param(rename = "role", value_type = Option<String>, pattern = "^(viewer|writer)$", default = "viewer")]
     pub writer: bool,
 }
 

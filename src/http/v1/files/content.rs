@@ -67,8 +67,8 @@ const EXT_VALUE: &AsciiSet = &NON_ALPHANUMERIC
 #[utoipa::path(get, path = "/v1/instances/{id}/files", operation_id = "get_file", tag = "files",
     params(("id" = InstanceId, Path), FileQuery, ("Range" = Option<String>, Header, example = "bytes=0-1023")),
     responses(
-        (status = 200, description = "The whole file.", body = dto::Bytes, content_type = "application/octet-stream"),
-        (status = 206, description = "The range.", body = dto::Bytes, content_type = "application/octet-stream"),
+        (status = 200, description = "The whole file.", body = dto::Bytes, content_type = "*/*"),
+        (status = 206, description = "The range.", body = dto::Bytes, content_type = "*/*"),
         (status = 304, description = "The file is the one the caller has."), Failures))]
 pub(super) async fn get_file(
     State(app): State<App>,

@@ -72,6 +72,7 @@ pub struct MakeDirectory {
     #[schema(min_length = 1, max_length = 4095, example = "data/in")]
     pub path: String,
     /// The sandbox's user, whom it shall belong to.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[^:\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub user: Option<String>,
 }
 
@@ -85,6 +86,7 @@ pub struct MoveFile {
     #[schema(min_length = 1, max_length = 4095, example = "done/final.txt")]
     pub destination: String,
     /// The sandbox's user, under whose home relative paths are.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[^:\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub user: Option<String>,
 }
 

@@ -55,6 +55,7 @@ impl FromQuery for FormQuery {
 #[allow(dead_code, reason = "documentation; the form is read as a stream")]
 pub(super) struct FormDto {
     /// One part named `file` for each, whose `filename` is the path, directories included.
+    #[schema(min_items = 1)]
     file: Vec<dto::Bytes>,
 }
 

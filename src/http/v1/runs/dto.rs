@@ -45,8 +45,10 @@ pub struct CreateRun {
     /// Of the code. Default: `python`.
     pub language: Option<Language>,
     /// Whom the command runs as and whose files they are. Default: `root` in custom tools, `user` in code interpreters.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[^:\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub user: Option<String>,
     /// Where the command runs: absolute, `~`, or relative to the user's home.
+    #[schema(min_length = 1)]
     pub cwd: Option<String>,
     /// Read after it, whatever its exit code: 100 at most.
     #[serde(default)]
