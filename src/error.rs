@@ -313,7 +313,8 @@ impl From<sqlx::Error> for Error {
                     .with_source(error)
             }
             error if holds_nul(&error) => {
-                Self::new(Code::ValidationFailed, "A text has a NUL character, which cannot be stored.").with_source(error)
+                Self::new(Code::ValidationFailed, "A text has a NUL character, which cannot be stored.")
+                    .with_source(error)
             }
             other => Self::internal(other),
         }
