@@ -141,15 +141,15 @@ pub struct Probe {
     /// `HTTP` or `HTTPS`.
     #[schema(pattern = "^HTTPS?$")]
     pub scheme: Option<String>,
-    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_i64)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u32)]
     pub ready_timeout_ms: Option<u32>,
-    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_i64)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u32)]
     pub timeout_ms: Option<u32>,
-    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_i64)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u32)]
     pub period_ms: Option<u32>,
-    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_i64)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u32)]
     pub success_threshold: Option<u32>,
-    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_i64)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u32)]
     pub failure_threshold: Option<u32>,
 }
 

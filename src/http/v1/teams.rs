@@ -84,13 +84,13 @@ pub struct UpdateTeam {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QuotasPatch {
-    #[schema(value_type = Option<u64>, maximum = 4294967295_i64)]
+    #[schema(value_type = Option<u64>, maximum = 4294967295_u32)]
     pub max_instances: Option<u32>,
-    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_i64)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u32)]
     pub max_lifetime_seconds: Option<std::num::NonZeroU32>,
-    #[schema(value_type = Option<u64>, maximum = 4294967295_i64)]
+    #[schema(value_type = Option<u64>, maximum = 4294967295_u32)]
     pub max_execs: Option<u32>,
-    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_i64)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u32)]
     pub requests_per_second: Option<std::num::NonZeroU32>,
     #[serde(default, deserialize_with = "storable")]
     #[schema(required = false)]
