@@ -30,7 +30,7 @@ use crate::{
     clock::{self, SharedClock},
     config::{Config, Database},
     domain::credential::Peppers,
-    http,
+    failover, http,
     ids::Ids,
     jobs,
     lifecycle::Lifecycle,
@@ -62,7 +62,7 @@ pub async fn connect(database: &Database) -> anyhow::Result<PgPool> {
 /// Asks a connection whether it still stands, unless it did a moment ago: each query would wait for two answers. One that may
 /// lead to a server that takes no writes any more is given up.
 async fn tested(connection: &mut PgConnection, meta: PoolConnectionMetadata) -> sqlx::Result<bool> {
-    if storage::failover::is_suspect(meta.age) {
+    if failover::is_suspect(meta.age) {
         return Ok(false);
     }
     if meta.idle_for > BELIEVED {

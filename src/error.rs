@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::storage::failover;
+use crate::failover;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod error;
+mod failover;
 pub mod http;
 pub mod ids;
 pub mod jobs;

@@ -9,7 +9,6 @@ pub mod daily;
 pub mod exec_output;
 pub mod exec_slots;
 pub mod execs;
-pub mod failover;
 pub mod holders;
 pub mod idempotency;
 pub mod instances;
