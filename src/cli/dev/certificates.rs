@@ -14,6 +14,8 @@ use rcgen::{
     IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType, date_time_ymd,
 };
 
+use crate::clock::{self, Clock};
+
 const NAME: &str = "ags-gateway local development";
 /// What the authority may vouch for: to trust it risks nothing else.
 const REALM: &str = "localhost";
@@ -46,7 +48,7 @@ impl Certificates {
             certificate: path("server.pem"),
             key: path("server.key"),
         };
-        let today = Utc::now();
+        let today = clock::System.now();
         let (key, authority) = authority(&path("ca.key"), &made.authority, today)?;
         let issuer = Issuer::new(authority_params(today), key);
         let server_key = KeyPair::generate()?;
