@@ -29,7 +29,7 @@ FORESEEN = [
     (r"timeout", r"may be at most \d+ s|must be at least one second"),
     (r"output_limit", r"may be at most \d+ bytes"),
     (r"ttl", r"must lie between 1 and \d+ seconds"),
-    (r"mount_envd", r"this gateway has no envd volume configured"),
+    (r"mount_envd", r"this gateway has no envd volume configured.*"),
     # Bounds of durations, which are texts.
     (r"timeout|default_timeout", r"must lie between (30s|1s) and 24h"),
     (r"idle\.after", r"must be at least 10s"),
