@@ -31,7 +31,7 @@ FORESEEN = [
     (r"ttl", r"must lie between 1 and \d+ seconds"),
     (r"mount_envd", r"this gateway has no envd volume configured.*"),
     # Bounds of durations, which are texts.
-    (r"timeout|default_timeout", r"must lie between (30s|1s) and 24h"),
+    (r"timeout|default_timeout|expires_at", r"must lie between (30s|1s) and 24h"),
     (r"idle\.after", r"must be at least 10s"),
     (r"expires_in", r"must be longer than nothing"),
     # Lengths in bytes, where a schema counts characters; names of map entries.
