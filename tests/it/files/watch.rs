@@ -340,7 +340,8 @@ fn a_viewer_that_does_not_read_loses_events_and_is_told_how_many() {
         sandbox.shell("mkdir /home/user/d").await;
         let authority = sandbox.stack.url.trim_start_matches("http://");
         let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
+        // Smaller than a segment, it would be read at the pace of timers.
+        socket.set_recv_buffer_size(128 << 10).unwrap();
         let mut connection = socket.connect(authority.parse().unwrap()).await.unwrap();
         let head = format!(
             "GET {} HTTP/1.1\r\nhost: {authority}\r\nauthorization: Bearer {}\r\naccept: {LINES}\r\nconnection: close\r\n\r\n",
