@@ -1,4 +1,4 @@
-# Sourced by scripts/dev and scripts/test: installs what is missing on a Debian machine, or says in one sentence what is.
+# Sourced by the other scripts: installs what is missing on a Debian machine, or says in one sentence what is.
 
 fail() { echo "${0##*/}: $*" >&2; exit 1; }
 
@@ -43,4 +43,21 @@ need_postgres() {
 # Names below localhost are this machine for every program (RFC 6761), not for browsers and curl alone.
 need_localhost_names() {
   getent ahosts any.name.localhost >/dev/null || install libnss-myhostname
+}
+
+# make_venv DIRECTORY REQUIREMENTS: a venv with these packages, made anew when the file has changed. Prints its path.
+make_venv() {
+  local venv=$1 requirements=$2
+  if ! cmp -s "$requirements" "$venv/installed"; then
+    rm -rf "$venv"
+    mkdir -p "$(dirname "$venv")"
+    if ! python3 -m venv "$venv" >/dev/null 2>&1; then
+      install python3-venv
+      rm -rf "$venv"
+      python3 -m venv "$venv" >&2 || fail "python3 cannot make a venv"
+    fi
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements" >&2
+    cp "$requirements" "$venv/installed"
+  fi
+  realpath "$venv"
 }

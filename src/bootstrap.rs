@@ -10,6 +10,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
     access::Access,
@@ -30,7 +31,8 @@ use crate::{
     clock::{self, SharedClock},
     config::{Config, Database},
     domain::credential::Peppers,
-    failover, http,
+    failover,
+    http::{self, tls::Certificates},
     ids::Ids,
     jobs,
     lifecycle::Lifecycle,
@@ -143,18 +145,22 @@ pub async fn build(config: Arc<Config>, pool: PgPool, metrics: Metrics, lifecycl
 /// # Errors
 /// When the database is not usable or the port is taken.
 pub async fn serve(config: Arc<Config>, metrics: Metrics, lifecycle: Lifecycle) -> anyhow::Result<Running> {
+    let certificates = config.server.tls.as_ref().map(Certificates::load).transpose()?;
     let pool = connect(&config.database).await?;
     let app = build(Arc::clone(&config), pool, metrics, lifecycle.clone()).await?;
     let listener = TcpListener::bind(config.server.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.server.listen))?;
     let local_addr = listener.local_addr()?;
+    let https = match certificates {
+        Some(certificates) => Some(Https::bind(certificates).await?),
+        None => None,
+    };
     if let Some(address) = config.server.metrics_listen {
         let metrics = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         lifecycle.spawn("metrics", http::serve::serve(metrics, None, http::metrics_router(&app), &app));
     }
     let front = http::front::Front::new(&app);
-    let tls_addr = serve_tls(&app, front.clone()).await?;
     let url = advertised(&config, local_addr);
     let me = exec::leases::begin(&app, url).await;
     lifecycle.spawn("exec-leases", exec::leases::keep(app.clone(), me));
@@ -163,22 +169,35 @@ pub async fn serve(config: Arc<Config>, metrics: Metrics, lifecycle: Lifecycle) 
     lifecycle.spawn("activity", activity::keep(app.clone()));
     lifecycle.spawn("open-streams", holds::watch(app.clone()));
     lifecycle.spawn("access-changes", holds::listen(app.clone()));
+    let tls_addr = https.map(|https| https.serve(&app, front.clone()));
     let server = lifecycle.spawn("http", http::serve::serve(listener, None, front, &app));
     jobs::start(&app);
     tracing::info!(%local_addr, ?tls_addr, "listening");
     Ok(Running { local_addr, tls_addr, app, server })
 }
 
-/// The listener for HTTPS, where one is configured.
-async fn serve_tls(app: &App, front: http::front::Front) -> anyhow::Result<Option<SocketAddr>> {
-    let Some(tls) = &app.config.server.tls else { return Ok(None) };
-    let certificates = http::tls::Certificates::load(tls)?;
-    let acceptor = certificates.acceptor()?;
-    let listener = TcpListener::bind(tls.listen).await.with_context(|| format!("cannot listen on {}", tls.listen))?;
-    let address = listener.local_addr()?;
-    app.lifecycle.spawn("https", http::serve::serve(listener, Some(acceptor), front, app));
-    app.lifecycle.spawn("tls-certificates", certificates.keep(app.lifecycle.clone()));
-    Ok(Some(address))
+/// A listener for HTTPS that takes no connections yet.
+struct Https {
+    listener: TcpListener,
+    address: SocketAddr,
+    certificates: Arc<Certificates>,
+    acceptor: TlsAcceptor,
+}
+
+impl Https {
+    async fn bind(certificates: Arc<Certificates>) -> anyhow::Result<Self> {
+        let (acceptor, wanted) = (certificates.acceptor()?, certificates.listen());
+        let listener = TcpListener::bind(wanted).await.with_context(|| format!("cannot listen on {wanted}"))?;
+        Ok(Self { address: listener.local_addr()?, listener, certificates, acceptor })
+    }
+
+    /// Takes connections from now on. Where it listens.
+    fn serve(self, app: &App, front: http::front::Front) -> SocketAddr {
+        let Self { listener, address, certificates, acceptor } = self;
+        app.lifecycle.spawn("https", http::serve::serve(listener, Some(acceptor), front, app));
+        app.lifecycle.spawn("tls-certificates", certificates.keep(app.lifecycle.clone()));
+        address
+    }
 }
 
 /// Where other replicas reach this one. An address that is only its own host's is known to those on it.

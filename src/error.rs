@@ -308,6 +308,9 @@ impl StdError for Error {
 /// A database that cannot be reached is a passing state, not a bug.
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
+        if let Some(said) = error.as_database_error() {
+            failover::note(said);
+        }
         let detail = match &error {
             sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
                 "The gateway's database cannot be reached. Try again shortly."

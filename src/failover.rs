@@ -17,12 +17,16 @@ const NOT_READY: &str = "55000";
 /// When a server was last found to be read-only. One for the process: its pools lead to one database.
 static FOUND: Mutex<Option<Instant>> = Mutex::new(None);
 
-/// Whether what the server says will pass. A read-only one is noted.
-pub fn passes(error: &dyn DatabaseError) -> bool {
-    let code = error.code().unwrap_or_default();
-    if code == READ_ONLY {
+/// Notes when it is a read-only server that says this.
+pub fn note(error: &dyn DatabaseError) {
+    if error.code().as_deref() == Some(READ_ONLY) {
         *FOUND.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
+}
+
+/// Whether what the server says will pass.
+pub fn passes(error: &dyn DatabaseError) -> bool {
+    let code = error.code().unwrap_or_default();
     PASSING.iter().any(|passing| code.starts_with(passing)) || code == NOT_READY
 }
 

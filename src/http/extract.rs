@@ -201,14 +201,21 @@ fn malformed(error: &serde_json::Error) -> Error {
 fn describe(error: &serde_path_to_error::Error<serde_json::Error>, body: &[u8]) -> Error {
     let inner = error.inner();
     if !inner.is_data() {
-        // Of an object that is to name one of several variants, serde_json says that the text is wrong, though it is not.
-        if serde_json::from_slice::<IgnoredAny>(body).is_ok() {
-            return Error::field(error.path().to_string(), "needs exactly one of its variants");
+        if is_about_variants(inner, body) {
+            return Error::field(error.path().to_string(), "is an object with exactly one of its fields");
         }
         return malformed(inner);
     }
     let (field, message) = field_and_message(&error.path().to_string(), &inner.to_string());
     Error::field(field, message)
+}
+
+/// Of an object that is to name one of several variants, serde_json says that the text is wrong, though it is not: it misses a
+/// name, or an end after the first. What is wrong with texts and numbers it says in other words.
+fn is_about_variants(error: &serde_json::Error, body: &[u8]) -> bool {
+    let text = error.to_string();
+    let expects = ["expected value", "expected `,` or `}`"].iter().any(|start| text.starts_with(start));
+    expects && serde_json::from_slice::<IgnoredAny>(body).is_ok()
 }
 
 /// serde reports an unknown or missing field at its parent: the field itself is named instead.
@@ -398,6 +405,9 @@ mod tests {
         }
         let error = from_json::<Mount>(br#"{"source": {"cos": {"port": 1}"#).unwrap_err();
         assert_eq!(error.code(), Code::MalformedJson);
+        for malformed in [r#"{"name": "\ud800"}"#, r#"{"name": 1e999}"#, r#"{"name":}"#] {
+            assert_eq!(from_json::<Body>(malformed.as_bytes()).unwrap_err().code(), Code::MalformedJson, "{malformed}");
+        }
     }
 
     fn field_of(body: &str) -> String {

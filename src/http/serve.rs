@@ -71,11 +71,13 @@ async fn open<A: Answer>(stream: TcpStream, address: SocketAddr, mut door: Door<
     let Some(acceptor) = door.tls.take() else {
         return connection(stream, Peer { address, tls: false }, door).await;
     };
-    match tokio::time::timeout(door.header_timeout, acceptor.accept(stream)).await {
+    let shaken = tokio::time::timeout(door.header_timeout, acceptor.accept(stream));
+    match door.draining.run_until_cancelled(shaken).await {
         // Boxed: plain connections are not to be larger for it.
-        Ok(Ok(stream)) => Box::pin(connection(TlsIo::new(stream), Peer { address, tls: true }, door)).await,
-        Ok(Err(error)) => tracing::debug!(%error, peer = %address, "a TLS handshake failed"),
-        Err(_) => tracing::debug!(peer = %address, "a TLS handshake took too long"),
+        Some(Ok(Ok(stream))) => Box::pin(connection(TlsIo::new(stream), Peer { address, tls: true }, door)).await,
+        Some(Ok(Err(error))) => tracing::debug!(%error, peer = %address, "a TLS handshake failed"),
+        Some(Err(_)) => tracing::debug!(peer = %address, "a TLS handshake took too long"),
+        None => {}
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::SocketAddr,
     path::Path,
     pin::Pin,
     sync::{Arc, PoisonError, RwLock},
@@ -10,7 +11,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use bytes::{Buf, BytesMut};
 use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, ring},
@@ -31,8 +31,6 @@ use crate::{config::Tls, lifecycle::Lifecycle};
 
 /// Between two looks at the files.
 const LOOK: Duration = Duration::from_secs(60);
-/// What is read ahead of a request at a time, in bytes: as much as a TLS record holds.
-const AHEAD: usize = 16 << 10;
 
 /// The certificate that new connections get.
 #[derive(Debug)]
@@ -74,6 +72,12 @@ impl Certificates {
         let key = content.certified(&self.files, &self.provider)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Read { key, digest };
         Ok(true)
+    }
+
+    /// Where they are served.
+    #[must_use]
+    pub fn listen(&self) -> SocketAddr {
+        self.files.listen
     }
 
     /// Looks after the files until the drain.
@@ -137,37 +141,39 @@ impl Content {
     }
 }
 
-/// A connection under TLS. What a client has sent last is hidden in records: to tell an end from a pause it is read.
+/// A connection under TLS. What a client has sent last is hidden in records: to tell an end from a pause a byte is read ahead.
 pub struct TlsIo {
     stream: TlsStream<TcpStream>,
-    ahead: BytesMut,
+    ahead: Option<u8>,
     ended: bool,
 }
 
 impl TlsIo {
     #[must_use]
     pub fn new(stream: TlsStream<TcpStream>) -> Self {
-        Self { stream, ahead: BytesMut::new(), ended: false }
+        Self { stream, ahead: None, ended: false }
     }
 }
 
 impl Ends for TlsIo {
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.ahead.is_empty() {
+        if self.ahead.is_some() {
             return Poll::Pending;
         }
         if self.ended {
             return Poll::Ready(());
         }
-        let mut piece = vec![0; AHEAD];
-        let mut buffer = ReadBuf::new(&mut piece);
+        let mut next = [0];
+        let mut buffer = ReadBuf::new(&mut next);
         // A client that has cut the connection is as gone as one that has closed it.
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
-        if read.is_err() || buffer.filled().is_empty() {
-            self.ended = true;
-            return Poll::Ready(());
+        match buffer.filled().first() {
+            Some(byte) if read.is_ok() => self.ahead = Some(*byte),
+            _ => {
+                self.ended = true;
+                return Poll::Ready(());
+            }
         }
-        self.ahead.extend_from_slice(buffer.filled());
         // Whoever waits to read has not been told of it.
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -176,10 +182,10 @@ impl Ends for TlsIo {
 
 impl AsyncRead for TlsIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.ahead.is_empty() {
-            let count = self.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&self.ahead[..count]);
-            self.ahead.advance(count);
+        if buffer.remaining() > 0
+            && let Some(byte) = self.ahead.take()
+        {
+            buffer.put_slice(&[byte]);
             return Poll::Ready(Ok(()));
         }
         if self.ended {

@@ -19,7 +19,7 @@ use tokio_tungstenite::{
 use crate::{
     dev::{Dev, api},
     exec::Sandbox,
-    harness::{Api, Options, Program, run},
+    harness::{Api, Options, Program, Stack, run},
     ports::web::{PORT, Web, values},
 };
 
@@ -134,9 +134,9 @@ fn whoever_hangs_up_under_tls_has_gone_too() {
 fn a_certificate_that_does_not_fit_is_said_before_anything_listens() {
     run(async {
         let (identity, other) = (Identity::new(), Identity::new());
-        let sandbox = Sandbox::start().await;
+        let stack = Stack::with(Options::simulated()).await;
         let refused = |cert: String, key: String| {
-            let mut command = sandbox.stack.command(&["serve"]);
+            let mut command = stack.command(&["serve"]);
             command.env("AGS_GATEWAY__SERVER__TLS__LISTEN", "127.0.0.1:0");
             command.env("AGS_GATEWAY__SERVER__TLS__CERT_FILE", cert).env("AGS_GATEWAY__SERVER__TLS__KEY_FILE", key);
             let output = command.output().unwrap();
@@ -150,6 +150,11 @@ fn a_certificate_that_does_not_fit_is_said_before_anything_listens() {
         assert!(!said.contains("PRIVATE KEY"), "{said}");
         let said = refused(identity.file("cert.pem"), identity.file("cert.pem"));
         assert!(said.contains("is no private key in PEM"), "{said}");
+        let mut command = stack.command(&["check-config"]);
+        command.env("AGS_GATEWAY__SERVER__TLS__LISTEN", "127.0.0.1:0");
+        command.env("AGS_GATEWAY__SERVER__TLS__CERT_FILE", identity.file("cert.pem"));
+        let checked = command.env("AGS_GATEWAY__SERVER__TLS__KEY_FILE", other.file("key.pem")).output().unwrap();
+        assert!(!checked.status.success() && String::from_utf8_lossy(&checked.stderr).contains("is not the key of"));
         let said = refused(identity.file("missing.pem"), String::new());
         assert!(said.contains("missing.pem cannot be read") && said.contains("needs cert_file and key_file"), "{said}");
     });

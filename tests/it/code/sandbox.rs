@@ -1,15 +1,23 @@
 //! A stack with one running instance that interprets code.
 
-use http::Method;
+use std::ops::Deref;
+
 use reqwest::Response;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Api, Options, Stack, eventually};
+use crate::{
+    exec::Sandbox,
+    harness::{Answer, Options, eventually},
+};
 
-pub struct Interpreter {
-    pub stack: Stack,
-    pub api: Api,
-    pub id: String,
+pub struct Interpreter(Sandbox);
+
+impl Deref for Interpreter {
+    type Target = Sandbox;
+
+    fn deref(&self) -> &Sandbox {
+        &self.0
+    }
 }
 
 impl Interpreter {
@@ -18,25 +26,13 @@ impl Interpreter {
     }
 
     /// `instance`: fields of the instance beside its tool.
-    pub async fn with(options: Options, mut instance: Value) -> Self {
-        let stack = Stack::with(options).await;
-        let api = stack.api();
-        api.post("/v1/tools?wait=30s", &json!({"name": "ci", "type": "code-interpreter"})).await.expect(201);
-        instance["tool"] = json!("ci");
-        let instance = api.post("/v1/instances", &instance).await.expect(201);
-        let id = instance["id"].as_str().expect("an id").to_owned();
-        Self { stack, api, id }
+    pub async fn with(options: Options, instance: Value) -> Self {
+        Self(Sandbox::of_type("code-interpreter", options, instance).await)
     }
 
     /// To be asked at one gateway only: each counts by itself what it allows.
-    pub fn at_one_gateway(mut self) -> Self {
-        self.api = self.api.at(&self.stack.url);
-        self
-    }
-
-    /// A path below the instance's.
-    pub fn path(&self, rest: &str) -> String {
-        format!("/v1/instances/{}/{rest}", self.id)
+    pub fn at_one_gateway(self) -> Self {
+        Self(self.0.at_one_gateway())
     }
 
     pub async fn code(&self, spec: &Value) -> Answer {
@@ -55,16 +51,12 @@ impl Interpreter {
 
     /// The start of a stream of events.
     pub async fn stream(&self, spec: &Value, accept: &str) -> Response {
-        let request = self.api.request(Method::POST, &self.path("code")).header("accept", accept).json(spec);
-        let response = request.send().await.expect("an answer");
-        assert_eq!(response.status(), 200, "{}", response.text().await.unwrap_or_default());
-        response
+        self.stream_of("code", spec, accept).await
     }
 
     /// What a shell line prints in the instance, beside the interpreter.
     pub async fn shell(&self, line: &str) -> String {
-        let result = self.api.post(&self.path("exec"), &json!({"cmd": line})).await.expect(200);
-        result["stdout"].as_str().expect("text").to_owned()
+        self.0.run(line).await["stdout"].as_str().expect("text").to_owned()
     }
 
     /// Waits until a file is there.

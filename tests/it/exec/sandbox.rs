@@ -22,12 +22,16 @@ impl Sandbox {
 
     /// `instance`: fields of the instance beside its tool.
     pub async fn with(options: Options, instance: Value) -> Self {
+        Self::of_type("custom", options, instance).await
+    }
+
+    /// As [`with`](Self::with), of a tool of another type.
+    pub async fn of_type(kind: &str, options: Options, mut instance: Value) -> Self {
         let stack = Stack::with(options).await;
         let api = stack.api();
-        api.post("/v1/tools?wait=30s", &json!({"name": "shell", "type": "custom"})).await.expect(201);
-        let mut body = instance;
-        body["tool"] = json!("shell");
-        let instance = api.post("/v1/instances", &body).await.expect(201);
+        api.post("/v1/tools?wait=30s", &json!({"name": "shell", "type": kind})).await.expect(201);
+        instance["tool"] = json!("shell");
+        let instance = api.post("/v1/instances", &instance).await.expect(201);
         let id = instance["id"].as_str().expect("an id").to_owned();
         Self { stack, api, id }
     }
@@ -54,7 +58,12 @@ impl Sandbox {
 
     /// The start of a stream of events.
     pub async fn stream(&self, spec: &Value, accept: &str) -> Response {
-        let request = self.api.request(Method::POST, &self.path("exec")).header("accept", accept).json(spec);
+        self.stream_of("exec", spec, accept).await
+    }
+
+    /// The start of a stream of events from another path below the instance's.
+    pub async fn stream_of(&self, rest: &str, spec: &Value, accept: &str) -> Response {
+        let request = self.request(Method::POST, rest).header("accept", accept).json(spec);
         let response = request.send().await.expect("an answer");
         assert_eq!(response.status(), 200, "{}", response.text().await.unwrap_or_default());
         response
