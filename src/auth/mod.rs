@@ -16,7 +16,7 @@ use sqlx::PgPool;
 pub use self::{
     caller::Caller,
     grants::Grants,
-    passes::{Pass, Passes, presents_pass, remove_passes},
+    passes::{Pass, Passes, presents_access, presents_pass, remove_passes},
     signers::{Signer, Signers},
     tickets::{Redeemed, Ticket, TicketGrant, Tickets},
     trail::{Start, Trail},

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use moka::future::Cache;
 use secrecy::SecretString;
 use sqlx::PgPool;
@@ -24,8 +24,8 @@ use crate::{
 const ACCESS_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
 /// What carries a pass to all ports but envd's.
 const TRAFFIC_TOKEN: HeaderName = HeaderName::from_static("e2b-traffic-access-token");
-/// Both, in the order in which they are believed.
-const PASS_HEADERS: [HeaderName; 2] = [ACCESS_TOKEN, TRAFFIC_TOKEN];
+/// All that carry one, in the order in which they are believed.
+const PASS_HEADERS: [HeaderName; 3] = [ACCESS_TOKEN, TRAFFIC_TOKEN, header::AUTHORIZATION];
 
 /// Digits of an id behind its prefix, and of a signature in hex.
 const ID_DIGITS: usize = 26;
@@ -224,7 +224,19 @@ fn refused() -> crate::error::Error {
 }
 
 fn presented(headers: &HeaderMap) -> Option<(Named, Vec<u8>)> {
-    PASS_HEADERS.iter().find_map(|name| Named::read(headers.get(name)?.to_str().ok()?))
+    PASS_HEADERS.iter().find_map(|name| read(headers.get(name)?))
+}
+
+/// A pass in a header's value: as it is, or as the cloud's clients for devices say it, `Bearer` before it.
+fn read(value: &HeaderValue) -> Option<(Named, Vec<u8>)> {
+    let text = value.to_str().ok()?;
+    Named::read(text.strip_prefix("Bearer ").unwrap_or(text))
+}
+
+/// Whether a pass to all ports stands where the cloud's clients send it.
+#[must_use]
+pub fn presents_access(headers: &HeaderMap) -> bool {
+    headers.get(ACCESS_TOKEN).and_then(read).is_some()
 }
 
 /// Whether one of the headers holds something of a pass's form.
@@ -236,8 +248,7 @@ pub fn presents_pass(headers: &HeaderMap) -> bool {
 /// Takes passes out of a request on its way to a sandbox; what else stands in their headers is the server's own.
 pub fn remove_passes(headers: &mut HeaderMap) {
     for name in PASS_HEADERS {
-        let own = |value: &http::HeaderValue| value.to_str().ok().and_then(Named::read).is_some();
-        if headers.get_all(&name).iter().any(own) {
+        if headers.get_all(&name).iter().any(|value| read(value).is_some()) {
             headers.remove(&name);
         }
     }

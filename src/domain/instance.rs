@@ -88,11 +88,24 @@ pub struct Instance {
     pub stop_reason: Option<StopReason>,
 }
 
+/// What an instance was started with, besides what is said of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Details {
+    /// Over its tool's.
+    pub spec: InstanceSpec,
+    /// Whether its tool lets it be paused.
+    pub persistent: bool,
+    pub network_mode: Option<String>,
+}
+
 /// What happens to an instance that nobody uses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Idle {
     pub after_seconds: u32,
     pub action: IdleAction,
+    /// What is paused, and is not used for so much longer, is stopped. `None`: it is kept until it expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_after_seconds: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

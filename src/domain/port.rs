@@ -55,9 +55,9 @@ impl fmt::Display for Port {
 pub enum SandboxHost {
     /// Not below the domain: the API's own, whatever it is called.
     Other,
-    /// `{port}-{instance}.{domain}`
+    /// `{port}-{instance}.{domain}`; the cloud's own clients put the region in between, `{port}-{instance}.{region}.{domain}`.
     Port(Port, InstanceId),
-    /// `api.{domain}`: where clients of E2B look for its API.
+    /// `api.{domain}`, `api.{region}.{domain}`: where clients of E2B look for its API.
     Api,
     /// Below the domain without naming a port of an instance: never the API.
     Unknown,
@@ -72,6 +72,8 @@ impl SandboxHost {
         let Some(label) = label_below(name, domain) else { return Self::Other };
         // An id is lower case; browsers write hosts that way, other programs may not.
         let label = label.to_ascii_lowercase();
+        let label =
+            label.split_once('.').filter(|(_, rest)| is_region(rest)).map_or(label.as_str(), |(first, _)| first);
         let named = label.split_once('-').and_then(|(port, id)| Some((port.parse().ok()?, id.parse().ok()?)));
         match named {
             Some((port, id)) => Self::Port(port, id),
@@ -79,6 +81,17 @@ impl SandboxHost {
             None => Self::Unknown,
         }
     }
+}
+
+/// Whether a label is like `ap-guangzhou`: no label of a port is.
+fn is_region(label: &str) -> bool {
+    let parts = label.split_once('-');
+    parts.is_some_and(|(area, place)| {
+        area.len() == 2
+            && area.bytes().all(|byte| byte.is_ascii_lowercase())
+            && place.starts_with(|first: char| first.is_ascii_lowercase())
+            && place.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    })
 }
 
 /// What stands before `.{domain}`.
@@ -123,11 +136,32 @@ mod tests {
         for host in ["8080-{}.localhost", "8080-{}.localhost:9000", "8080-{}.LocalHost.", "8080-{}.localhost.:9000"] {
             assert_eq!(SandboxHost::read(&host.replace("{}", id.as_str()), "localhost"), port, "{host}");
         }
+        for region in ["ap-guangzhou", "na-siliconvalley", "ap-shanghai-fsi", "EU-frankfurt"] {
+            let host = format!("8080-{}.{region}.localhost:9000", id.as_str());
+            assert_eq!(SandboxHost::read(&host, "localhost"), port, "{host}");
+        }
         let upper = format!("8080-{}.localhost", id.as_str().to_ascii_uppercase());
         assert_eq!(SandboxHost::read(&upper, "localhost"), port);
         for label in [
-            "0-{}", "080-{}", "+80-{}", "65536-{}", "-{}", "80-", "80{}", "a.80-{}", "80-{}.a", "apis", "a.api",
-            "80-{}x", "",
+            "0-{}",
+            "080-{}",
+            "+80-{}",
+            "65536-{}",
+            "-{}",
+            "80-",
+            "80{}",
+            "a.80-{}",
+            "80-{}.a",
+            "apis",
+            "a.api",
+            "80-{}.ap-",
+            "80-{}.ap",
+            "80-{}.ap-1",
+            "80-{}.a.ap-guangzhou",
+            "a.80-{}.ap-guangzhou",
+            "ap-guangzhou",
+            "80-{}x",
+            "",
         ] {
             let host = format!("{}.localhost", label.replace("{}", id.as_str()));
             assert_eq!(SandboxHost::read(&host, "localhost"), SandboxHost::Unknown, "{host}");
@@ -136,7 +170,7 @@ mod tests {
 
     #[test]
     fn one_name_is_left_to_an_api() {
-        for host in ["api.localhost", "API.localhost:80"] {
+        for host in ["api.localhost", "API.localhost:80", "api.ap-guangzhou.localhost"] {
             assert_eq!(SandboxHost::read(host, "localhost"), SandboxHost::Api, "{host}");
         }
     }

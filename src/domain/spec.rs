@@ -11,7 +11,8 @@ use super::checks::{Checks, absolute};
 pub const RESERVED_PREFIX: &str = "ags-gateway";
 const MAX_LOG_FILES: usize = 10;
 const MAX_IMAGE: usize = 512;
-const REGISTRY_TYPES: [&str; 3] = ["enterprise", "personal", "custom"];
+/// `system`: images of the cloud's own.
+const REGISTRY_TYPES: [&str; 4] = ["enterprise", "personal", "custom", "system"];
 const NETWORK_MODES: [&str; 3] = ["PUBLIC", "VPC", "SANDBOX"];
 
 #[must_use]

@@ -12,7 +12,14 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, types::Json};
 
-pub use self::{events::*, idle::*, life::*, slice::slice, sweep::*};
+pub use self::{
+    events::*,
+    idle::*,
+    life::*,
+    slice::{slice, system_details},
+    sweep::*,
+};
+use super::stored::Stored;
 use crate::{
     domain::{
         instance::{Idle, Instance, InstanceSpec, StopReason},
@@ -37,7 +44,7 @@ struct Row {
     pub env: Json<BTreeMap<String, String>>,
     pub auth_mode: String,
     pub timeout_seconds: i32,
-    pub idle: Option<Json<Idle>>,
+    pub idle: Option<Stored<Idle>>,
     pub created_by: KeyId,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -298,7 +305,7 @@ pub struct Launch {
 /// When the database fails.
 pub async fn system_launch(connection: &mut PgConnection, id: &InstanceId) -> sqlx::Result<Option<Launch>> {
     let row = sqlx::query!(
-        r#"SELECT i.spec AS "spec: Json<InstanceSpec>", t.upstream_id,
+        r#"SELECT i.spec AS "spec: Stored<InstanceSpec>", t.upstream_id,
                   extract(epoch FROM now() - i.created_at)::float8 AS "age!"
            FROM instances i JOIN tools t ON t.id = i.tool_id WHERE i.id = $1"#,
         id.as_str(),

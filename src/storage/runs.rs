@@ -118,6 +118,21 @@ pub async fn insert(connection: &mut PgConnection, new: &NewRun<'_>) -> sqlx::Re
     Ok(row.into())
 }
 
+/// Removes a run that was not begun.
+///
+/// # Errors
+/// When the database fails.
+pub async fn discard(connection: &mut PgConnection, team: &TeamId, id: &RunId) -> sqlx::Result<()> {
+    sqlx::query!(
+        "DELETE FROM runs WHERE team_id = $1 AND id = $2 AND status = 'starting'",
+        team.as_str(),
+        id.as_str(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// A run of a team.
 ///
 /// # Errors

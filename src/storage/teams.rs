@@ -2,6 +2,7 @@
 
 use sqlx::{PgConnection, types::Json};
 
+use super::stored::Stored;
 use crate::{
     domain::{
         page::{Page, PageRequest},
@@ -18,7 +19,7 @@ pub(super) struct Row {
     pub max_execs: i32,
     pub requests_per_second: i32,
     pub instance_seconds_per_day: Option<i64>,
-    pub grants: Json<Grants>,
+    pub grants: Stored<Grants>,
     pub created_at: chrono::DateTime<chrono::Utc>,
     pub updated_at: chrono::DateTime<chrono::Utc>,
 }
@@ -69,7 +70,7 @@ pub async fn system_insert(
            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
            ON CONFLICT (name) DO NOTHING
            RETURNING id AS "id: TeamId", name, max_instances, max_lifetime_seconds, max_execs, requests_per_second,
-                     instance_seconds_per_day, grants AS "grants: Json<Grants>", created_at, updated_at"#,
+                     instance_seconds_per_day, grants AS "grants: Stored<Grants>", created_at, updated_at"#,
         id.as_str(),
         name,
         stored(quotas.max_instances),
@@ -100,7 +101,7 @@ pub async fn system_update(
                             instance_seconds_per_day = $6, grants = $7, updated_at = now()
            WHERE id = $1
            RETURNING id AS "id: TeamId", name, max_instances, max_lifetime_seconds, max_execs, requests_per_second,
-                     instance_seconds_per_day, grants AS "grants: Json<Grants>", created_at, updated_at"#,
+                     instance_seconds_per_day, grants AS "grants: Stored<Grants>", created_at, updated_at"#,
         id.as_str(),
         stored(quotas.max_instances),
         stored(quotas.max_lifetime_seconds),
@@ -122,7 +123,7 @@ pub async fn lock(connection: &mut PgConnection, id: &TeamId) -> sqlx::Result<Op
     let row = sqlx::query_as!(
         Row,
         r#"SELECT id AS "id: TeamId", name, max_instances, max_lifetime_seconds, max_execs, requests_per_second,
-                  instance_seconds_per_day, grants AS "grants: Json<Grants>", created_at, updated_at
+                  instance_seconds_per_day, grants AS "grants: Stored<Grants>", created_at, updated_at
            FROM teams WHERE id = $1 FOR UPDATE"#,
         id.as_str(),
     )
@@ -139,7 +140,7 @@ pub async fn system_find(connection: &mut PgConnection, id_or_name: &str) -> sql
     let row = sqlx::query_as!(
         Row,
         r#"SELECT id AS "id: TeamId", name, max_instances, max_lifetime_seconds, max_execs, requests_per_second,
-                  instance_seconds_per_day, grants AS "grants: Json<Grants>", created_at, updated_at
+                  instance_seconds_per_day, grants AS "grants: Stored<Grants>", created_at, updated_at
            FROM teams WHERE id = $1 OR name = $1"#,
         id_or_name,
     )
@@ -156,7 +157,7 @@ pub async fn system_list(connection: &mut PgConnection, page: &PageRequest) -> s
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT id AS "id: TeamId", name, max_instances, max_lifetime_seconds, max_execs, requests_per_second,
-                  instance_seconds_per_day, grants AS "grants: Json<Grants>", created_at, updated_at
+                  instance_seconds_per_day, grants AS "grants: Stored<Grants>", created_at, updated_at
            FROM teams WHERE $1::text IS NULL OR id < $1 ORDER BY id DESC LIMIT $2"#,
         page.before,
         page.fetch(),

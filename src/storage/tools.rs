@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, types::Json};
 
 pub use self::sweep::*;
+use super::stored::Stored;
 use crate::{
     domain::{
         page::{Page, PageRequest},
@@ -24,7 +25,7 @@ struct Row {
     client_token: String,
     name: String,
     kind: String,
-    spec: Json<ToolSpec>,
+    spec: Stored<ToolSpec>,
     status: String,
     status_reason: Option<String>,
     created_by: Option<KeyId>,

@@ -151,7 +151,7 @@ pub fn log(log: &LogFiles) -> wire::LogConfiguration {
     }
 }
 
-pub(super) fn mount_options(mounts: &[MountOverride]) -> Option<Vec<wire::MountOption>> {
+pub fn mount_options(mounts: &[MountOverride]) -> Option<Vec<wire::MountOption>> {
     let option = |mount: &MountOverride| wire::MountOption {
         name: Some(mount.name.clone()),
         mount_path: mount.mount_path.clone(),

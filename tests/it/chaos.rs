@@ -123,6 +123,30 @@ fn the_database_restarts_goes_away_and_is_read_only_for_a_while() {
 }
 
 #[test]
+fn the_way_to_the_database_breaks_again_and_again() {
+    let pause = |by| Step::Pause { key: 0, by };
+    run(async move {
+        play(&[
+            Step::CutDatabase { bytes: 6_000 },
+            start(0),
+            Step::StartAtBoth { key: 1 },
+            stop(0),
+            start(2),
+            Step::CutDatabase { bytes: 1_500 },
+            start(3),
+            stop(1),
+            pause(By::Second),
+            Step::StartAndLeave { key: 2, by: By::Second },
+            Step::Kill,
+            Step::CutDatabase { bytes: 20_000 },
+            start(3),
+            stop(2),
+        ])
+        .await;
+    });
+}
+
+#[test]
 fn everything_is_slow_and_others_stop_what_is_ours() {
     run(async {
         play(&[

@@ -108,6 +108,31 @@ fn what_can_be_paused_is_paused_and_else_stopped() {
 }
 
 #[test]
+fn what_stays_paused_is_stopped_when_its_rule_says_so() {
+    run(async {
+        let stack = still().await;
+        let api = stack.api();
+        let rule = |stop_after: &str| json!({"after": "1m", "action": "pause", "stop_after": stop_after});
+        let body = json!({"tool": "base", "timeout": "10m", "idle": rule("1h")});
+        let instance = api.post("/v1/instances", &body).await.expect(201);
+        assert_eq!(instance["idle"], json!({"after_seconds": 60, "action": "pause", "stop_after_seconds": 3600}));
+        persistent(&stack).await;
+        assert_eq!(idle(&stack).await, Idled { taken: 1, paused: 1, ..Idled::default() });
+        assert_eq!(idle(&stack).await, Idled::default(), "an hour and a minute are not over");
+        api.patch(&path(&instance), &json!({"idle": rule("10s")})).await.expect(200);
+        assert_eq!(idle(&stack).await, Idled { taken: 1, stopped: 1, ..Idled::default() });
+        let stopped = seen(&api, &instance).await;
+        assert_eq!((&stopped["status"], &stopped["stop_reason"]), (&json!("STOPPED"), &json!("idle")));
+        assert_eq!(stack.upstream_instance(&instance["upstream_id"])["Status"], "STOPPED");
+        for wrong in [rule("9s"), json!({"after": "1m", "action": "stop", "stop_after": "1m"})] {
+            let refused = api.post("/v1/instances", &json!({"tool": "base", "idle": wrong})).await;
+            let refused = refused.problem(422, "validation_failed");
+            assert_eq!(refused["errors"][0]["field"], "idle.stop_after", "{refused:#}");
+        }
+    });
+}
+
+#[test]
 fn a_pause_that_fails_for_now_is_tried_again_later() {
     run(async {
         let stack = still().await;

@@ -23,6 +23,7 @@ mod quotas;
 mod reaper;
 mod reconciliation;
 mod repeats;
+mod rollout;
 mod runs;
 mod service;
 mod tencent;

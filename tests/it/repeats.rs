@@ -49,6 +49,52 @@ fn a_key_is_minted_once_and_its_secret_is_shown_once() {
 }
 
 #[test]
+fn a_ticket_is_made_once_and_shown_once() {
+    run(async {
+        let stack = Stack::with(Options::simulated().with("TOOLS__SHARED", "base")).await;
+        let api = stack.api();
+        let instance = api.post("/v1/instances", &json!({"tool": "base"})).await.expect(201);
+        let body = |scope: &str| json!({"instance_id": instance["id"], "scopes": [scope]});
+        let (first, again) = twice(&api, "/v1/tickets", &body("exec"), &body("exec:read")).await;
+        assert!(first["ticket"].is_string());
+        assert_eq!((&again["ticket"], &again["expires_at"]), (&Value::Null, &first["expires_at"]));
+        let made: i64 = sqlx::query_scalar("SELECT count(*) FROM tickets").fetch_one(&stack.app.pool).await.unwrap();
+        assert_eq!(made, 1);
+    });
+}
+
+#[test]
+fn an_image_is_fetched_ahead() {
+    run(async {
+        let stack = Stack::with(Options::simulated()).await;
+        let admin = stack.admin();
+        let body = json!({"image": "python:3.11", "image_registry_type": "custom"});
+        let first = keyed(&admin, "/v1/images/precache", "once", &body).await.expect(202);
+        let again = keyed(&admin, "/v1/images/precache", "once", &body).await;
+        assert_eq!(again.headers["idempotency-replayed"], "true");
+        assert_eq!((again.expect(202), stack.calls("CreatePreCacheImageTask")), (first.clone(), 1));
+        let digest = first["image_digest"].as_str().expect("a digest");
+        let path = |digest: &str| {
+            format!("/v1/images/precache?image=python:3.11&image_registry_type=custom&image_digest={digest}")
+        };
+        let fetched = admin.get(&path(digest)).await.expect(200);
+        assert_eq!((&fetched["status"], &fetched["image"]), (&json!("Success"), &json!("python:3.11")), "{fetched:#}");
+        let unknown = admin.get(&path("sha256:00")).await;
+        assert!(unknown.status.is_client_error(), "{unknown:?}");
+        let missing = admin.get("/v1/images/precache").await.problem(422, "validation_failed");
+        let fields: Vec<_> = missing["errors"].as_array().unwrap().iter().map(|error| error["field"].clone()).collect();
+        assert_eq!(fields, ["image", "image_digest"]);
+        let wrong = json!({"image": "a b", "image_registry_type": "docker"});
+        let wrong = admin.post("/v1/images/precache", &wrong).await.problem(422, "validation_failed");
+        assert_eq!(wrong["errors"].as_array().unwrap().len(), 2, "{wrong:#}");
+        let other = json!({"image": "python:3.11", "upstream": "nowhere"});
+        let other = admin.post("/v1/images/precache", &other).await.problem(422, "validation_failed");
+        assert_eq!(other["errors"][0]["field"], "upstream");
+        stack.api().post("/v1/images/precache", &body).await.problem(403, "scope_missing");
+    });
+}
+
+#[test]
 fn teams_and_previews_are_made_once() {
     run(async {
         let options =

@@ -111,6 +111,43 @@ fn an_instance_lives_its_life() {
 }
 
 #[test]
+fn an_instance_tells_what_it_was_started_with() {
+    run(async {
+        let face = Face::of(Options::simulated()).await;
+        let custom_configuration = Some(CustomConfiguration {
+            image: Some("swebench/one:latest".into()),
+            image_registry_type: Some("system".into()),
+            ..Default::default()
+        });
+        let started =
+            face.start(StartSandboxInstanceRequest { custom_configuration, ..Default::default() }).await.unwrap();
+        let found = face.find(&started.instance_id).await;
+        for instance in [&started, &found] {
+            let custom = instance.custom_configuration.as_ref().expect("its own image");
+            assert_eq!(custom.image.as_deref(), Some("swebench/one:latest"));
+            assert_eq!((instance.persistent, &instance.network_mode), (Some(false), &Some(NetworkMode::Public)));
+        }
+        let plain = face.start(StartSandboxInstanceRequest::default()).await.unwrap();
+        assert_eq!((plain.custom_configuration, plain.mount_options), (None, None));
+    });
+}
+
+#[test]
+fn what_starts_may_be_asked_for_its_token() {
+    run(async {
+        let face = Face::of(Options::simulated()).await;
+        let ours = json!({"tool": "code-interpreter-v1"});
+        face.stack.tune(|tunables| tunables.start_delay_ms = 600_000);
+        let starting = face.api.post("/v1/instances?wait=0", &ours).await.expect(202);
+        let id = starting["id"].as_str().unwrap();
+        let acquire = AcquireSandboxInstanceTokenRequest { instance_id: id.into() };
+        assert!(face.ags.call(&acquire).await.unwrap().value.traffic_token.is_some());
+        face.api.delete(&format!("/v1/instances/{id}")).await.expect(204);
+        assert_eq!(code(face.ags.call(&acquire).await), "UnsupportedOperation.SandboxInstance");
+    });
+}
+
+#[test]
 fn a_client_token_starts_one_instance() {
     run(async {
         let face = Face::of(Options::simulated()).await;

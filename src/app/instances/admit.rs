@@ -11,6 +11,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::create::Prepared;
 use crate::{
@@ -123,36 +124,54 @@ pub(super) fn is_account_full(error: &Error) -> bool {
     error.code() == Code::QuotaExceeded && error.inner().upstream.is_some()
 }
 
+/// How somebody waits in line.
+#[derive(Clone, Debug)]
+pub struct Queueing {
+    pub patience: Duration,
+    /// Cancelled when nobody waits any more: the place is given up.
+    pub given_up: CancellationToken,
+}
+
 /// A place in line.
-pub(super) struct Place<'a> {
+pub struct Place<'a> {
     app: &'a App,
     caller: &'a Caller,
     upstream: String,
     ticket: String,
     end: Instant,
+    given_up: CancellationToken,
 }
 
 impl<'a> Place<'a> {
-    /// `patience`: how long to wait in line.
-    pub(super) fn new(app: &'a App, caller: &'a Caller, prepared: &Prepared, patience: Duration) -> Self {
+    #[must_use]
+    pub fn new(app: &'a App, caller: &'a Caller, prepared: &Prepared, queueing: Queueing) -> Self {
         let (upstream, ticket) = (prepared.tool().upstream.clone(), app.ids.request());
-        Self { app, caller, upstream, ticket, end: Instant::now() + patience }
+        let Queueing { patience, given_up } = queueing;
+        Self { app, caller, upstream, ticket, end: Instant::now() + patience, given_up }
     }
 
-    pub(super) fn ticket(&self) -> &str {
+    #[must_use]
+    pub fn ticket(&self) -> &str {
         &self.ticket
     }
 
+    /// Whether the line goes on, where it was, for one whose start failed so: the account is full, as the cloud says.
+    #[must_use]
+    pub fn goes_on_after(&self, error: &Error) -> bool {
+        is_account_full(error) && !self.left().is_zero()
+    }
+
     /// What is left of the patience.
-    pub(super) fn left(&self) -> Duration {
+    #[must_use]
+    pub fn left(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 
-    /// Asks again and again until there is room or the patience is at its end.
+    /// Asks again and again until there is room, the patience is at its end, or nobody waits any more.
     ///
     /// # Errors
-    /// Those of `ask`.
-    pub(super) async fn wait<T, F: Future<Output = Result<T>>>(&self, ask: impl Fn() -> F) -> Result<T> {
+    /// Those of `ask`; `unavailable`.
+    pub async fn wait<T, F: Future<Output = Result<T>>>(&self, ask: impl Fn() -> F) -> Result<T> {
         metrics::gauge!("ags_gateway_instance_queue").increment(1.0);
         let outcome = self.ask_until(ask).await;
         metrics::gauge!("ags_gateway_instance_queue").decrement(1.0);
@@ -165,6 +184,9 @@ impl<'a> Place<'a> {
     async fn ask_until<T, F: Future<Output = Result<T>>>(&self, ask: impl Fn() -> F) -> Result<T> {
         loop {
             let woken = self.app.lines.0.notified();
+            if self.given_up.is_cancelled() {
+                return Err(Error::new(Code::Unavailable, "Nobody waits for it any more."));
+            }
             let refused = match ask().await {
                 Err(error) if passes(&error) && !self.left().is_zero() => error,
                 outcome => return outcome,
@@ -180,6 +202,7 @@ impl<'a> Place<'a> {
             tokio::select! {
                 () = woken => {}
                 () = sleep(LOOK.min(self.left())) => {}
+                () = self.given_up.cancelled() => {}
                 () = self.app.lifecycle.draining().cancelled_owned() => {}
             }
         }
@@ -189,7 +212,7 @@ impl<'a> Place<'a> {
     ///
     /// # Errors
     /// When the database fails.
-    pub(super) async fn hold(&self) -> Result<()> {
+    pub async fn hold(&self) -> Result<()> {
         let mut connection = self.app.pool.acquire().await?;
         let team = self.caller.team_id();
         Ok(queue::hold(&mut connection, team, &self.upstream, &self.ticket, HELD_SECONDS).await?)

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
-    admit::{self, Place},
+    admit::{self, Place, Queueing},
     start,
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     domain::{
         checks::Checks,
         duration::Seconds,
-        instance::{Idle, Instance, InstanceSpec, check_metadata},
+        instance::{Idle, IdleAction, Instance, InstanceSpec, check_metadata},
         spec::{Container, Env, Probe},
         tool::{Tool, ToolStatus, check_timeout},
     },
@@ -61,14 +61,13 @@ pub async fn create(
     let prepared = prepare(app, caller, wanted).await?;
     let id = write_intent(app, caller, &prepared, None, &intent).await?;
     let starting = launch(app, &id);
-    let started = wait::within(starting, patience).await;
-    match told_limit(app, &prepared, started).await? {
+    match wait::within(starting, patience).await? {
         Some(running) => Ok(running),
         None => super::reload(app, &id).await,
     }
 }
 
-/// As [`create`]; where there is no room for it, by the team's quota or the account's, it waits in line for up to `queue`.
+/// As [`create`]; where there is no room for it, by the team's quota or the account's, it waits in line.
 ///
 /// # Errors
 /// As [`create`]; `quota_exceeded` with the position in line when the time is up.
@@ -77,24 +76,25 @@ pub async fn create_in_line(
     caller: &Caller,
     wanted: &Wanted,
     patience: Duration,
-    queue: Duration,
+    queueing: Queueing,
     intent: Intent,
 ) -> Result<Instance> {
     let prepared = prepare(app, caller, wanted).await?;
-    let place = Place::new(app, caller, &prepared, queue);
+    let place = Place::new(app, caller, &prepared, queueing);
     loop {
         let id = place.wait(|| write_intent(app, caller, &prepared, Some(place.ticket()), &intent)).await?;
-        let started = accepted(app, &id, launch(app, &id), patience, place.left()).await;
-        match told_limit(app, &prepared, started).await {
-            // The line goes on for it where it was.
-            Err(error) if admit::is_account_full(&error) && !place.left().is_zero() => place.hold().await?,
+        match accepted(app, &id, launch(app, &id), patience, place.left()).await {
+            Err(error) if place.goes_on_after(&error) => place.hold().await?,
             outcome => return outcome,
         }
     }
 }
 
 /// The outcome of a start within `patience`; within `longest` it is at least known whether the cloud takes it.
-async fn accepted(
+///
+/// # Errors
+/// What the start fails with.
+pub async fn accepted(
     app: &App,
     id: &InstanceId,
     mut starting: JoinHandle<Result<Instance>>,
@@ -112,16 +112,6 @@ async fn accepted(
                 return Ok(instance);
             }
         }
-    }
-}
-
-/// Notes what the outcome of a start says of the account's quota: a refusal by that tells the number of instances.
-async fn told_limit<T>(app: &App, prepared: &Prepared, outcome: Result<T>) -> Result<T> {
-    let upstream = &prepared.tool.upstream;
-    match outcome {
-        Err(error) if admit::is_account_full(&error) => Err(admit::note_full(app, upstream, error).await?),
-        Ok(started) => admit::note_taken(app, upstream).await.map(|()| started),
-        Err(error) => Err(error),
     }
 }
 
@@ -210,8 +200,12 @@ fn not_granted(field: &str, what: &str) -> Error {
 }
 
 pub(super) fn check_idle(checks: &mut Checks, idle: Option<&Idle>) {
-    let long_enough = idle.is_none_or(|idle| idle.after_seconds >= MIN_IDLE_SECONDS);
-    checks.that(long_enough, "idle.after", format!("must be at least {MIN_IDLE_SECONDS}s"));
+    let Some(idle) = idle else { return };
+    let too_short = || format!("must be at least {MIN_IDLE_SECONDS}s");
+    checks.that(idle.after_seconds >= MIN_IDLE_SECONDS, "idle.after", too_short());
+    let Some(further) = idle.stop_after_seconds else { return };
+    checks.that(further >= MIN_IDLE_SECONDS, "idle.stop_after", too_short());
+    checks.that(idle.action == IdleAction::Pause, "idle.stop_after", "is for the action `pause`");
 }
 
 /// The cloud replaces resources and probe as a whole, so what the request leaves out of them comes from the tool.

@@ -15,7 +15,7 @@ use crate::{
     },
     domain::{
         audit::OK,
-        instance::{IdleAction, Instance, StopReason},
+        instance::{IdleAction, Instance, InstanceStatus, StopReason},
     },
     error::{Error, Result},
     ids::ExecId,
@@ -53,8 +53,8 @@ enum Became {
     Nothing,
 }
 
-/// Takes a batch of instances that nobody has used for as long as their rule says, and pauses or stops them. Others may do
-/// the same at the same time.
+/// Takes a batch of instances that nobody has used for as long as their rule says, and pauses or stops them, those too that are
+/// paused for longer than it says. Others may do the same at the same time.
 ///
 /// # Errors
 /// When the database fails; what the cloud says is in the log.
@@ -85,6 +85,9 @@ pub async fn idle_batch(app: &App) -> Result<Idled> {
 }
 
 async fn judge(app: &App, instance: &Instance) -> Result<Became> {
+    if instance.status == InstanceStatus::Paused {
+        return stop_it(app, instance).await;
+    }
     let mut connection = app.pool.acquire().await?;
     let can_pause = instances::system_can_pause(&mut connection, &instance.id).await?;
     drop(connection);

@@ -15,9 +15,9 @@ mod url;
 mod wake;
 
 pub use self::{
-    admit::Lines,
+    admit::{Lines, Place, Queueing},
     adopt::{Adopted, adopt, end, settle_transition},
-    create::{Prepared, Wanted, create, create_in_line, launch, prepare},
+    create::{Prepared, Wanted, accepted, create, create_in_line, launch, prepare},
     idle::{Idled, idle_batch},
     measure::measure,
     pause::{pause, resume},
@@ -29,13 +29,15 @@ pub use self::{
     url::{Address, Tokens, host_url, token, url},
     wake::{wake, wake_if_asked},
 };
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 
 use super::App;
 use crate::{
     auth::Caller,
     domain::{
-        instance::{Instance, InstanceEvent, InstanceStatus},
+        instance::{Details, Instance, InstanceEvent, InstanceStatus},
         page::{Page, PageRequest},
     },
     error::{Code, Error, Result, SandboxRef},
@@ -119,6 +121,16 @@ pub async fn slice(
     let Some(filter) = visible(caller, filter) else { return Ok((Vec::new(), 0)) };
     let mut connection = app.pool.acquire().await?;
     Ok(instances::slice(&mut connection, caller.team_id(), &filter, offset, limit).await?)
+}
+
+/// What instances were started with, by id.
+///
+/// # Errors
+/// When the database fails.
+pub async fn details(app: &App, of: &[Instance]) -> Result<HashMap<InstanceId, Details>> {
+    let ids: Vec<String> = of.iter().map(|instance| instance.id.to_string()).collect();
+    let mut connection = app.pool.acquire().await?;
+    Ok(instances::system_details(&mut connection, &ids).await?)
 }
 
 /// What a caller may see of what it asks for; `None`: nothing.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ags_client::{AgsError, ErrorKind, Outcome, Stage, codes};
 use tokio::time::{Instant, sleep_until};
 
-use super::{reload, stop};
+use super::{admit, reload, stop};
 use crate::{
     app::{App, lease},
     domain::{
@@ -54,8 +54,15 @@ async fn run(app: &App, id: &InstanceId, look_first: bool) -> Result<Instance> {
         end: Instant::now() + left,
     };
     match starter.start().await {
-        Ok(running) => Ok(running),
-        Err(Halt::Failed(error, last)) => Err(starter.fail(error, last.as_deref()).await),
+        Ok(running) => admit::note_taken(app, &instance.upstream).await.map(|()| running),
+        Err(Halt::Failed(error, last)) => {
+            let error = starter.fail(error, last.as_deref()).await;
+            Err(if admit::is_account_full(&error) {
+                admit::note_full(app, &instance.upstream, error).await?
+            } else {
+                error
+            })
+        }
         Err(Halt::Unwanted) => starter.undo().await,
         Err(Halt::Draining) => {
             starter.release().await;

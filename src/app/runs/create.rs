@@ -8,7 +8,7 @@ use crate::{
         App,
         files::parse_path,
         idempotency::Intent,
-        instances::{self, Prepared},
+        instances::{self, Place, Prepared, Queueing},
     },
     auth::Caller,
     domain::{
@@ -41,9 +41,15 @@ pub struct Wanted {
 /// Begins a run, which goes on whoever hangs up.
 ///
 /// # Errors
-/// Those of creating an instance; `validation_failed`; `tool_type_unsupported` for code with another tool than a code
-/// interpreter; `scope_missing`.
-pub async fn create(app: &App, caller: &Caller, wanted: &Wanted, intent: Intent) -> Result<Run> {
+/// Those of creating an instance, also in line; `validation_failed`; `tool_type_unsupported` for code with another tool than
+/// a code interpreter; `scope_missing`.
+pub async fn create(
+    app: &App,
+    caller: &Caller,
+    wanted: &Wanted,
+    queueing: Option<Queueing>,
+    intent: Intent,
+) -> Result<Run> {
     check_scopes(caller, &wanted.input)?;
     let timeout = wanted.timeout.unwrap_or(app.config.exec.timeout);
     let problems = problems(app, &wanted.input, timeout);
@@ -59,10 +65,35 @@ pub async fn create(app: &App, caller: &Caller, wanted: &Wanted, intent: Intent)
         instances::Wanted { tool: wanted.tool.clone(), timeout: Some(Seconds(life)), ..instances::Wanted::default() };
     let prepared = instances::prepare(app, caller, &instance).await?;
     check_type(&prepared, &wanted.input.work)?;
-    let run = write(app, caller, &prepared, &wanted.input, seconds, &intent).await?;
-    let starting = instances::launch(app, &run.instance_id);
-    drive::spawn(app, run.clone(), Some(starting));
-    Ok(run)
+    let write = async |ticket| write(app, caller, &prepared, &wanted.input, seconds, ticket, &intent).await;
+    let Some(queueing) = queueing else {
+        let run = write(None).await?;
+        let starting = instances::launch(app, &run.instance_id);
+        drive::spawn(app, run.clone(), Some(starting));
+        return Ok(run);
+    };
+    let place = Place::new(app, caller, &prepared, queueing);
+    loop {
+        let run = place.wait(|| write(Some(place.ticket()))).await?;
+        let starting = instances::launch(app, &run.instance_id);
+        match instances::accepted(app, &run.instance_id, starting, Duration::ZERO, place.left()).await {
+            Err(error) if place.goes_on_after(&error) => {
+                discard(app, &run).await?;
+                place.hold().await?;
+            }
+            // What else a start fails with is the run's failure.
+            _ => {
+                drive::spawn(app, run.clone(), None);
+                return Ok(run);
+            }
+        }
+    }
+}
+
+/// Forgets a run whose instance the cloud had no room for: another one takes its place.
+async fn discard(app: &App, run: &Run) -> Result<()> {
+    let mut connection = app.pool.acquire().await?;
+    Ok(runs::discard(&mut connection, &run.team_id, &run.id).await?)
 }
 
 /// A run does what else several calls do, and needs what they need.
@@ -161,12 +192,13 @@ async fn write(
     prepared: &Prepared,
     input: &Input,
     timeout_seconds: u32,
+    ticket: Option<&str>,
     intent: &Intent,
 ) -> Result<Run> {
     let (id, exec): (RunId, ExecId) = (app.ids.next(), app.ids.next());
     let tool = prepared.tool();
     let mut tx = app.pool.begin().await?;
-    let instance = prepared.insert(app, caller, &mut tx, None).await?;
+    let instance = prepared.insert(app, caller, &mut tx, ticket).await?;
     let new = NewRun {
         id: &id,
         team: caller.team_id(),

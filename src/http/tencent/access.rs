@@ -9,7 +9,7 @@ use axum::{Json, extract::State};
 use super::{Call, instances::named};
 use crate::{
     app::{self, App},
-    domain::scope::Scope,
+    domain::{instance::InstanceStatus, scope::Scope},
     error::Result,
 };
 
@@ -20,7 +20,11 @@ pub(super) async fn acquire(
 ) -> Result<Json<AcquireSandboxInstanceTokenResponse>> {
     call.require(&[Scope::Ports, Scope::Exec, Scope::FilesRead, Scope::FilesWrite])?;
     let id = named(&call.caller, &call.request.instance_id)?;
-    let instance = app::instances::running(&app, &call.caller, &id).await?.instance;
+    // What starts may be asked for its token already: clients do so at once.
+    let instance = match app::instances::get(&app, &call.caller, &id).await? {
+        starting if starting.status == InstanceStatus::Starting => starting,
+        _ => app::instances::running(&app, &call.caller, &id).await?.instance,
+    };
     let pass = app.auth.passes.issue(&call.caller, &id).await?;
     let end = call.caller.key_expires_at.map_or(instance.expires_at, |key| key.min(instance.expires_at));
     Ok(Json(AcquireSandboxInstanceTokenResponse {

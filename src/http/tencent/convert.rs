@@ -7,7 +7,7 @@ use ags_client::{timeout, types as wire};
 use crate::{
     domain::{
         duration::Seconds,
-        instance::{Instance, MountOverride, StopReason},
+        instance::{Details, Instance, MountOverride, StopReason},
         spec::{Container, LogFiles, Network, StorageMount},
         tool::Tool,
     },
@@ -75,13 +75,17 @@ pub fn mounts(from: Option<Vec<wire::MountOption>>) -> Result<Vec<MountOverride>
     from.unwrap_or_default().into_iter().enumerate().map(read).collect()
 }
 
-pub fn instance(from: Instance) -> wire::SandboxInstance {
+/// An instance with what it was started with.
+pub fn instance(from: Instance, details: Option<Details>) -> wire::SandboxInstance {
+    let details = details.as_ref();
+    let container = details.map(|details| &details.spec.container).filter(|container| !container.is_empty());
     let pairs = from.metadata.into_iter().map(|(name, value)| wire::MetadataVar { name, value });
     wire::SandboxInstance {
         instance_id: from.id.to_string(),
         tool_id: from.tool_id.to_string(),
         tool_name: from.tool_name,
         status: from.status.as_str().into(),
+        persistent: details.map(|details| details.persistent),
         timeout_seconds: Some(from.timeout_seconds.into()),
         expires_at: Some(from.expires_at),
         stop_reason: from.stop_reason.filter(|_| from.stopped_at.is_some()).map(stop_reason),
@@ -89,7 +93,9 @@ pub fn instance(from: Instance) -> wire::SandboxInstance {
         update_time: Some(from.updated_at),
         metadata: Some(pairs.collect()),
         auth_mode: Some(from.auth_mode.as_str().into()),
-        ..wire::SandboxInstance::default()
+        mount_options: details.and_then(|details| write::mount_options(&details.spec.mounts)),
+        custom_configuration: container.and_then(write::container).map(Into::into),
+        network_mode: details.and_then(|details| details.network_mode.as_deref()).map(Into::into),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Instances (PROTOCOLS B.7).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ags_client::types::{
     DescribeSandboxInstanceListRequest, DescribeSandboxInstanceListResponse, PauseSandboxInstanceRequest,
@@ -32,6 +32,9 @@ use crate::{
     storage::instances::InstanceFilter,
 };
 
+/// How long a start waits for the instance to run: clients do not look again, and give up after a minute.
+const START: Duration = Duration::from_secs(50);
+
 impl Creation for StartSandboxInstanceResponse {}
 
 /// The instance that a request names; notes it for the history.
@@ -43,10 +46,11 @@ pub(super) fn named(caller: &Caller, id: &str) -> Result<InstanceId> {
 
 pub(super) async fn start(State(app): State<App>, call: Call<StartSandboxInstanceRequest>) -> Result<Response> {
     call.require(&[Scope::InstancesWrite])?;
-    let (key, patience) = (call.key()?, app.config.instances.wait);
+    let key = call.key()?;
     let wanted = wanted(call.request)?;
     let first = move |app: App, caller: Arc<Caller>, intent| async move {
-        app::instances::create(&app, &caller, &wanted, patience, intent).await.map(started)
+        let instance = app::instances::create(&app, &caller, &wanted, START, intent).await?;
+        started(&app, instance).await
     };
     once(&app, call.caller, key, first, resumed).await
 }
@@ -67,13 +71,16 @@ fn wanted(request: StartSandboxInstanceRequest) -> Result<Wanted> {
     })
 }
 
-fn started(instance: Instance) -> Created<StartSandboxInstanceResponse> {
-    (StatusCode::OK, StartSandboxInstanceResponse { instance: convert::instance(instance) })
+async fn started(app: &App, instance: Instance) -> Result<Created<StartSandboxInstanceResponse>> {
+    let details = app::instances::details(app, std::slice::from_ref(&instance)).await?;
+    let instance = convert::instance(instance, details.into_values().next());
+    Ok((StatusCode::OK, StartSandboxInstanceResponse { instance }))
 }
 
 async fn resumed(app: App, caller: Arc<Caller>, id: String) -> Result<Created<StartSandboxInstanceResponse>> {
     let id: InstanceId = id.parse().map_err(|_| lost())?;
-    app::instances::get(&app, &caller, &id).await.map(started)
+    let instance = app::instances::get(&app, &caller, &id).await?;
+    started(&app, instance).await
 }
 
 pub(super) async fn update(
@@ -146,6 +153,11 @@ pub(super) async fn list(
     let filter = InstanceFilter { ids, statuses, tools, ..InstanceFilter::default() };
     let (instances, total) =
         app::instances::slice(&app, &call.caller, filter, span.offset.into(), span.limit.into()).await?;
-    let instance_set = instances.into_iter().map(convert::instance).collect();
+    let mut details = app::instances::details(&app, &instances).await?;
+    let described = instances.into_iter().map(|instance| {
+        let details = details.remove(&instance.id);
+        convert::instance(instance, details)
+    });
+    let instance_set = described.collect();
     Ok(Json(DescribeSandboxInstanceListResponse { instance_set, total_count: total }))
 }

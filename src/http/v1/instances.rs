@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::queue::QueueQuery;
 use crate::{
     app::{
         self, App,
@@ -106,12 +107,20 @@ impl From<Instance> for InstanceDto {
 #[serde(deny_unknown_fields)]
 pub struct IdleBody {
     pub after: Seconds,
+    /// `pause` stops what cannot be paused: its tool is not persistent, or the cloud refuses.
     pub action: IdleAction,
+    /// With `pause`: what is paused, and is not used for so much longer, is stopped. By default it is kept until it expires.
+    #[schema(required = false)]
+    pub stop_after: Option<Seconds>,
 }
 
 impl From<IdleBody> for Idle {
     fn from(body: IdleBody) -> Self {
-        Self { after_seconds: body.after.0, action: body.action }
+        Self {
+            after_seconds: body.after.0,
+            action: body.action,
+            stop_after_seconds: body.stop_after.map(|after| after.0),
+        }
     }
 }
 
@@ -133,7 +142,7 @@ pub struct CreateInstance {
     pub env: Env,
     #[schema(min_length = 1, max_length = 512, pattern = "^[^\\s\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub image: Option<String>,
-    #[schema(pattern = "^(enterprise|personal|custom)$")]
+    #[schema(pattern = "^(enterprise|personal|custom|system)$")]
     pub image_registry_type: Option<String>,
     pub command: Option<Vec<String>>,
     pub args: Option<Vec<String>>,
@@ -293,26 +302,15 @@ pub struct CreateQuery {
     #[param(value_type = Option<String>, example = "30s")]
     wait: WaitQuery,
     /// How long to wait in line where the team's quota or the cloud account's is used up. Each team's line is first come, first
-    /// served, and teams take turns by how much of their quotas they use. Default 0: 429 with the number in line.
+    /// served, and teams take turns by how much of their quotas they use. Default 0: 429 with the number in line. Whoever hangs
+    /// up gives up its place, unless the request has an `Idempotency-Key`.
     #[param(value_type = Option<String>, example = "5m")]
-    queue: Option<Seconds>,
+    queue: QueueQuery,
 }
 
 impl FromQuery for CreateQuery {
     fn from_query(query: &mut QueryReader) -> Self {
-        Self { wait: WaitQuery::from_query(query), queue: query.duration("queue") }
-    }
-}
-
-impl CreateQuery {
-    fn queue(&self, app: &App) -> Result<Option<std::time::Duration>> {
-        let (asked, longest) = (self.queue.map(Seconds::to_std), app.config.instances.max_wait);
-        match asked {
-            Some(asked) if asked > longest => {
-                Err(Error::field("queue", format!("may be {} s at most", longest.as_secs())))
-            }
-            asked => Ok(asked.filter(|asked| !asked.is_zero())),
-        }
+        Self { wait: WaitQuery::from_query(query), queue: QueueQuery::from_query(query) }
     }
 }
 
@@ -404,12 +402,23 @@ async fn create_instance(
     Keyed { body, key }: Keyed<CreateInstance>,
 ) -> Result<Response> {
     caller.require_unbound()?;
-    let (patience, queue) = (query.wait.patience(&app)?, query.queue(&app)?);
+    let patience = query.wait.patience(&app)?;
+    let (queueing, place) = query.queue.queueing(&app)?;
+    // Who has a key may ask again: its place is kept.
+    let _place = match key {
+        None => Some(place),
+        Some(_) => {
+            place.disarm();
+            None
+        }
+    };
     let wanted = body.into();
     let first = move |app: App, caller: Arc<Caller>, intent| async move {
-        let instance = match queue {
+        let instance = match queueing {
             None => app::instances::create(&app, &caller, &wanted, patience, intent).await?,
-            Some(queue) => app::instances::create_in_line(&app, &caller, &wanted, patience, queue, intent).await?,
+            Some(queueing) => {
+                app::instances::create_in_line(&app, &caller, &wanted, patience, queueing, intent).await?
+            }
         };
         Ok(created(instance))
     };

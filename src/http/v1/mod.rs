@@ -7,10 +7,12 @@ mod exec;
 mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod images;
 mod instances;
 mod keys;
 mod me;
 mod ports;
+mod queue;
 mod reconciliation;
 mod runs;
 mod teams;
@@ -35,6 +37,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(audit::routes())
         .merge(usage::routes())
         .merge(tools::routes())
+        .merge(images::routes())
         .merge(instances::routes())
         .merge(events::routes())
         .merge(exec::routes())

@@ -1,6 +1,8 @@
 //! Tickets for WebSockets.
 
-use axum::extract::State;
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use secrecy::ExposeSecret;
@@ -10,11 +12,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::{self, App},
-    auth::TicketGrant,
+    auth::{Caller, TicketGrant},
     domain::scope::{Permission, Scope, scope},
     error::{Error, Result},
     http::{
-        extract::{Authorized, Json},
+        extract::Authorized,
+        idempotency::{Created, Creation, Keyed, lost, once},
         openapi::Failures,
     },
     ids::{ExecId, InstanceId},
@@ -40,25 +43,36 @@ pub struct TicketDto {
     pub expires_at: DateTime<Utc>,
 }
 
+impl Creation for TicketDto {
+    const SHOWN_ONCE: &'static [&'static str] = &["ticket"];
+}
+
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(create_ticket))
 }
 
 /// Makes a one-use ticket with which a browser opens a WebSocket. It lasts 30 s by default.
 #[utoipa::path(post, path = "/v1/tickets", operation_id = "create_ticket", tag = "keys", request_body = CreateTicket,
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repetition makes no further ticket, and does not show it \
+        again.")),
     responses((status = 201, body = TicketDto), Failures))]
 async fn create_ticket(
     State(app): State<App>,
     caller: Authorized<scope::Sockets>,
-    Json(body): Json<CreateTicket>,
-) -> Result<(StatusCode, Json<TicketDto>)> {
+    Keyed { body, key }: Keyed<CreateTicket>,
+) -> Result<Response> {
     if let Some(scope) = body.scopes.iter().find(|scope| !scope::Sockets::ANY_OF.contains(scope)) {
         return Err(Error::field("scopes", format!("`{scope}` is of no use on a WebSocket")));
     }
     app::instances::get(&app, &caller, &body.instance_id).await?;
     let scopes = if body.scopes.is_empty() { vec![Scope::Exec] } else { body.scopes };
     let grant = TicketGrant { instance: body.instance_id, exec: body.exec_id, scopes: scopes.into_iter().collect() };
-    let ticket = app.tickets.issue(&caller, &grant).await?;
-    let dto = TicketDto { ticket: ticket.ticket.expose_secret().to_owned(), expires_at: ticket.expires_at };
-    Ok((StatusCode::CREATED, Json(dto)))
+    let first = move |app: App, caller: Arc<Caller>, _| async move {
+        let ticket = app.tickets.issue(&caller, &grant).await?;
+        let dto = TicketDto { ticket: ticket.ticket.expose_secret().to_owned(), expires_at: ticket.expires_at };
+        Ok((StatusCode::CREATED, dto))
+    };
+    // Nothing is noted with the key: a ticket that nobody was told of is good for nothing.
+    let again = |_: App, _: Arc<Caller>, _| async { Err::<Created<TicketDto>, _>(lost()) };
+    once(&app, caller.into_caller(), key, first, again).await
 }

@@ -140,7 +140,7 @@ pub struct CreateTool {
     #[schema(example = "python:3.11", min_length = 1, max_length = 512, pattern = "^[^\\s\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub image: Option<String>,
     /// `enterprise`, `personal` or `custom`.
-    #[schema(pattern = "^(enterprise|personal|custom)$")]
+    #[schema(pattern = "^(enterprise|personal|custom|system)$")]
     pub image_registry_type: Option<String>,
     pub command: Option<Vec<String>>,
     pub args: Option<Vec<String>>,
@@ -213,7 +213,7 @@ pub struct UpdateTool {
     pub tags: Option<BTreeMap<String, String>>,
     #[schema(min_length = 1, max_length = 512, pattern = "^[^\\s\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub image: Option<String>,
-    #[schema(pattern = "^(enterprise|personal|custom)$")]
+    #[schema(pattern = "^(enterprise|personal|custom|system)$")]
     pub image_registry_type: Option<String>,
     pub command: Option<Vec<String>>,
     pub args: Option<Vec<String>>,

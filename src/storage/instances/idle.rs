@@ -23,8 +23,8 @@ pub async fn system_used(connection: &mut PgConnection, ids: &[String], ages: &[
     Ok(())
 }
 
-/// Takes running instances that nobody has used for longer than their idle rule says, and for `slack_seconds` more, and in
-/// which no command runs that counts as use. Other replicas take others at the same time.
+/// Takes running and paused instances that nobody has used for longer than their idle rule says, and for `slack_seconds` more,
+/// and in which no command runs that counts as use. Other replicas take others at the same time.
 ///
 /// # Errors
 /// When the database fails.
@@ -38,8 +38,9 @@ pub async fn system_take_idle(
         Row,
         r#"WITH unused AS (
                SELECT id FROM instances i
-               WHERE status = 'RUNNING' AND idle IS NOT NULL AND expires_at > now()
-                 AND last_active_at <= now() - make_interval(secs => (idle ->> 'after_seconds')::float8 + $2)
+               WHERE status IN ('RUNNING', 'PAUSED') AND idle IS NOT NULL AND expires_at > now()
+                 AND last_active_at <= now() - make_interval(secs => (idle ->> 'after_seconds')::float8 + $2
+                         + CASE status WHEN 'PAUSED' THEN (idle ->> 'stop_after_seconds')::float8 ELSE 0 END)
                  AND (claimed_until IS NULL OR claimed_until <= now())
                  AND NOT EXISTS (SELECT FROM execs e WHERE e.instance_id = i.id AND e.status = 'running'
                                                        AND (e.foreground OR e.keep_alive))
@@ -83,7 +84,7 @@ pub async fn system_begin_idle(
          SET status = CASE WHEN $3 THEN 'STOPPING' ELSE 'PAUSING' END,
              stop_reason = CASE WHEN $3 THEN 'idle' END, stopping_at = CASE WHEN $3 THEN now() END,
              attempts = 0, updated_at = now(), claimed_until = now() + make_interval(secs => $4)
-         WHERE id = $1 AND status = 'RUNNING' AND idle IS NOT NULL AND last_active_at IS NOT DISTINCT FROM $2
+         WHERE id = $1 AND (status = 'RUNNING' OR ($3 AND status = 'PAUSED')) AND idle IS NOT NULL AND last_active_at IS NOT DISTINCT FROM $2
            AND NOT EXISTS (SELECT FROM execs e WHERE e.instance_id = i.id AND e.status = 'running'
                                                  AND (e.foreground OR e.keep_alive))",
         id.as_str(),
@@ -96,7 +97,7 @@ pub async fn system_begin_idle(
     Ok(done.rows_affected() == 1)
 }
 
-/// Leaves a claimed instance running, used as of now if it `is_used`; it is looked at again in `rest_seconds` at the soonest.
+/// Leaves a claimed instance as it is, used as of now if it `is_used`; it is looked at again in `rest_seconds` at the soonest.
 ///
 /// # Errors
 /// When the database fails.
@@ -109,7 +110,7 @@ pub async fn system_leave_idle(
     sqlx::query!(
         "UPDATE instances SET claimed_until = now() + make_interval(secs => $3),
                               last_active_at = CASE WHEN $2 THEN now() ELSE last_active_at END
-         WHERE id = $1 AND status = 'RUNNING'",
+         WHERE id = $1 AND status IN ('RUNNING', 'PAUSED')",
         id.as_str(),
         is_used,
         rest_seconds,

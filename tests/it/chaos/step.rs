@@ -58,6 +58,11 @@ pub enum Step {
         times: u8,
     },
     Database(Outage),
+    /// From now on every connection of the second gateway to the database breaks after so many bytes of what it says: a transaction
+    /// may be committed and nobody be told.
+    CutDatabase {
+        bytes: u16,
+    },
     /// The second gateway is killed, and started again.
     Kill,
     /// Cloud and database are well again.
@@ -156,6 +161,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => key.clone().prop_map(|key| Step::StopInTheCloud { key }),
         6 => (action(), trouble(), 1..5u8).prop_map(|(action, trouble, times)| Step::Cloud { action, trouble, times }),
         1 => prop::sample::select(vec![Outage::Restarts, Outage::Gone, Outage::ReadOnly]).prop_map(Step::Database),
+        1 => (500..30_000_u16).prop_map(|bytes| Step::CutDatabase { bytes }),
         1 => Just(Step::Kill),
         2 => Just(Step::Heal),
     ]

@@ -8,12 +8,15 @@ use devstack::Child;
 use nix::sys::signal::Signal;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tempfile::TempDir;
 use url::Url;
 
 use super::step::{By, KEYS, Outage, Step, rule};
-use crate::harness::{Answer, Api, Options, SECRETS, Stack, eventually, read};
+use crate::harness::{Answer, Api, Cutter, Options, SECRETS, Stack, Target, eventually, read, setting};
 
 /// Longer than the cloud's deadline and the database's patience together.
 const CALL: Duration = Duration::from_secs(20);
@@ -51,6 +54,8 @@ pub struct World {
     /// Beside the database that has the troubles.
     admin: PgPool,
     database: String,
+    /// The second gateway's way to the database.
+    way: Cutter,
     directory: TempDir,
 }
 
@@ -72,6 +77,12 @@ fn options() -> Options {
     settings.into_iter().fold(options, |options, (key, value)| options.with(key, value))
 }
 
+/// Where the database listens.
+fn socket(url: &str) -> Target {
+    let options: PgConnectOptions = url.parse().expect("a database's URL");
+    Target::Unix(options.get_socket().expect("a socket").join(format!(".s.PGSQL.{}", options.get_port())))
+}
+
 impl World {
     pub async fn new() -> Self {
         let stack = Stack::with(options()).await;
@@ -79,10 +90,11 @@ impl World {
         let database = server.path().trim_start_matches('/').to_owned();
         server.set_path("postgres");
         let admin = PgPoolOptions::new().max_connections(1).connect(server.as_str()).await.expect("a connection");
+        let way = Cutter::start(&stack.app.lifecycle, socket(&stack.database_url), setting("AGS_TEST_SEED", 7)).await;
         let directory = TempDir::new().expect("a directory");
         let known = vec![Known::default(); KEYS.into()];
         let (program, program_url) = (None, String::new());
-        let mut world = Self { stack, program, program_url, starts: 0, known, admin, database, directory };
+        let mut world = Self { stack, program, program_url, starts: 0, known, admin, database, way, directory };
         world.start_program().await;
         world
     }
@@ -121,6 +133,7 @@ impl World {
             Step::StopInTheCloud { key } => self.stop_in_the_cloud(key).await,
             Step::Cloud { action, trouble, times } => self.stack.fault(rule(action, trouble, times)),
             Step::Database(outage) => self.trouble_database(outage).await,
+            Step::CutDatabase { bytes } => self.way.cut_within(bytes.into()),
             Step::Kill => {
                 self.kill().await;
                 self.start_program().await;
@@ -214,6 +227,7 @@ impl World {
     /// now follows another.
     async fn heal(&self) {
         self.stack.no_faults();
+        self.way.cut_within(0);
         self.alter(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", self.database)).await;
         self.alter(&format!("ALTER DATABASE {} RESET default_transaction_read_only", self.database)).await;
     }
@@ -229,6 +243,9 @@ impl World {
         self.starts += 1;
         let ready = self.directory.path().join(format!("ready-{}", self.starts));
         let mut command = self.stack.program(&ready);
+        let mut database = Url::parse(&self.stack.database_url).expect("a URL");
+        database.set_query(Some(&format!("host=127.0.0.1&port={}", self.way.address().port())));
+        command.env("AGS_GATEWAY__DATABASE__URL", database.as_str());
         let log = fs::File::create(self.directory.path().join(format!("log-{}", self.starts))).expect("a log");
         command.stdout(log.try_clone().expect("its copy")).stderr(log);
         let child = Child::spawn(command, Signal::SIGKILL).await.expect("a program");

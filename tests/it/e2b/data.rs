@@ -105,6 +105,36 @@ fn a_ports_own_host_answers_sdks_too() {
 }
 
 #[test]
+fn a_ports_own_host_answers_the_clouds_clients_too() {
+    run(async {
+        let stack = stack().await;
+        let api = stack.api().at(&stack.url);
+        let sandbox = Sandbox::create(&api, json!({"templateID": "base"})).await;
+        let anybody = anybody(&stack).at(&stack.url);
+        let at = |port: u16| {
+            let host = format!("{port}-{}.ap-guangzhou.{DOMAIN}", sandbox.id);
+            anybody.request(Method::GET, "/health").header("host", host)
+        };
+        assert_eq!(status(at(49_983).header("x-access-token", &sandbox.access)).await, 204);
+        let bearer = format!("Bearer {}", sandbox.access);
+        assert_eq!(status(at(49_983).header("authorization", &bearer)).await, 204);
+        api.delete(&format!("/v1/instances/{}", sandbox.id)).await.expect(204);
+        // To E2B's clients what has ended is a bad gateway, to the cloud's it is not there.
+        let over = eventually(async || {
+            let over = read(at(8000).header("x-access-token", &sandbox.access)).await;
+            (over.body["detail"] != "The instance is STOPPING (manual). Start a new one.").then_some(over)
+        })
+        .await;
+        assert!(over.problem(404, "not_found")["detail"].as_str().unwrap().contains("STOPPED (manual)"));
+        for port in [49_983, 49_999] {
+            refused(read(at(port).header("x-access-token", &sandbox.access)).await, 502);
+        }
+        refused(read(at(8000).header("e2b-traffic-access-token", &sandbox.traffic)).await, 502);
+        refused(read(sandbox.named(at(8000), 8000).header("x-access-token", &sandbox.access)).await, 502);
+    });
+}
+
+#[test]
 fn tokens_are_good_for_their_own_sandbox_alone() {
     run(async {
         let stack = stack().await;
@@ -240,5 +270,8 @@ fn a_server_sees_none_of_the_tokens() {
             (answer.status == 200).then_some(answer.body)
         });
         assert!(values(&seen.await, "x-access-token").is_empty());
+        let bearer = sandbox.named(Api::anonymous(&web.stack.url).request(Method::GET, "/x"), PORT);
+        let seen = web.seen(bearer.header("authorization", format!("Bearer {}", sandbox.access))).await;
+        assert!(values(&seen, "authorization").is_empty());
     });
 }

@@ -1,6 +1,8 @@
 //! Cuts by the thousand: of viewers, of the way to the sandbox, and of gateways. `AGS_TEST_CLIENT_CUTS`,
 //! `AGS_TEST_UPSTREAM_CUTS` and `AGS_TEST_GATEWAY_KILLS` say how many, `AGS_TEST_SEED` which.
 
+use std::net::SocketAddr;
+
 use futures_util::{StreamExt, future::join_all};
 use http::Method;
 use nix::sys::signal::Signal;
@@ -145,7 +147,7 @@ fn viewers_that_are_cut_off_thousands_of_times_miss_nothing() {
     run(async {
         let (cuts, seed) = (setting("AGS_TEST_CLIENT_CUTS", 2000), seed());
         let sandbox = Sandbox::start().await;
-        let address = sandbox.stack.url.trim_start_matches("http://").parse().unwrap();
+        let address: SocketAddr = sandbox.stack.url.trim_start_matches("http://").parse().unwrap();
         let cutter = Cutter::start(&sandbox.stack.app.lifecycle, address, seed).await;
         let there = sandbox.api.at(&cutter.url());
         let count = Count::start(&sandbox, &sandbox.api, 0).await;

@@ -10,7 +10,7 @@ use std::{str::FromStr, time::Duration};
 
 pub use self::{
     api::{Answer, Api, read},
-    cutter::Cutter,
+    cutter::{Cutter, Target},
     program::{Program, peak_kib},
     stack::{Options, SECRETS, Stack},
 };

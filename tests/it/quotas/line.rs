@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::Method;
+use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -26,8 +27,11 @@ async fn stop(api: &Api, instance: &Value) {
 
 /// Waits in line, in a task of its own, from the moment on that it stands there.
 async fn queue(stack: &Stack, api: &Api) -> JoinHandle<Answer> {
+    queue_with(stack, api.request(Method::POST, "/v1/instances?queue=2m").json(&json!({"tool": "base"}))).await
+}
+
+async fn queue_with(stack: &Stack, request: RequestBuilder) -> JoinHandle<Answer> {
     let before = waiting(stack).await;
-    let request = api.request(Method::POST, "/v1/instances?queue=2m").json(&json!({"tool": "base"}));
     let task = stack.app.lifecycle.spawn("test-waiter", read(request));
     eventually(async || (waiting(stack).await > before).then_some(())).await;
     task
@@ -90,6 +94,37 @@ fn patience_ends_with_the_place_in_line() {
             .await;
         stop(&api, &only).await;
         start(&api).await;
+    });
+}
+
+#[test]
+fn whoever_hangs_up_gives_up_its_place_but_for_one_with_a_key() {
+    run(async {
+        let stack = Stack::with(options()).await;
+        let api = stack.api().at(&stack.url);
+        limit(&stack, &api, json!({"max_instances": 1})).await;
+        let only = start(&api).await;
+        let gone = queue(&stack, &api).await;
+        let run = api.request(Method::POST, "/v1/runs?queue=2m").json(&json!({"tool": "base", "cmd": "true"}));
+        let gone_too = queue_with(&stack, run).await;
+        gone.abort();
+        gone_too.abort();
+        eventually(async || (waiting(&stack).await == 0).then_some(())).await;
+        let keyed = || {
+            let request = api.request(Method::POST, "/v1/instances?queue=2m").header("idempotency-key", "mine");
+            request.json(&json!({"tool": "base"}))
+        };
+        queue_with(&stack, keyed()).await.abort();
+        stop(&api, &only).await;
+        let again = eventually(async || {
+            let again = read(keyed()).await;
+            (again.status != 409).then_some(again)
+        })
+        .await;
+        let kept = again.expect(201);
+        assert_eq!((kept["status"].as_str(), live(&api).await), (Some("RUNNING"), 1));
+        let all = api.get("/v1/instances").await.expect(200);
+        assert_eq!(all["items"].as_array().unwrap().len(), 2, "{all:#}");
     });
 }
 

@@ -4,7 +4,10 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::bench::Bench;
-use crate::harness::{Api, Options, Stack, read, run};
+use crate::{
+    cloud::path,
+    harness::{Api, Options, Stack, eventually, read, run},
+};
 
 fn fields(problem: &Value) -> Vec<&str> {
     problem["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect()
@@ -76,6 +79,39 @@ fn a_run_needs_what_its_parts_need() {
             .expect(200);
         let anonymous = Api::anonymous(&bench.stack.url);
         read(anonymous.request(Method::POST, "/v1/runs").json(&body)).await.problem(401, "unauthenticated");
+    });
+}
+
+/// What is in line, at the moment.
+async fn in_line(stack: &Stack) -> i64 {
+    let count = "SELECT count(*) FROM instance_queue WHERE seen_until > now()";
+    sqlx::query_scalar(count).fetch_one(&stack.app.pool).await.unwrap()
+}
+
+#[test]
+fn a_run_waits_in_line_for_its_instance() {
+    run(async {
+        let stack = Stack::with(Options::default().with("TOOLS__SHARED", "shell")).await;
+        let api = stack.api();
+        stack.tune(|tunables| tunables.max_instances = 1);
+        api.post("/v1/tools?wait=30s", &json!({"name": "shell", "type": "custom"})).await.expect(201);
+        let only = api.post("/v1/instances", &json!({"tool": "shell"})).await.expect(201);
+        let body = json!({"tool": "shell", "cmd": "echo in turn"});
+        // The cloud says that the account is full: nobody knew.
+        let waiter = api.request(Method::POST, "/v1/runs?queue=2m").json(&body);
+        let waiter = stack.app.lifecycle.spawn("test-waiter", read(waiter));
+        eventually(async || (stack.calls("StartSandboxInstance") == 2 && in_line(&stack).await == 1).then_some(()))
+            .await;
+        // From now on it is known, and who does not wait is told so.
+        let refused = api.post("/v1/runs", &body).await.problem(429, "quota_exceeded");
+        assert_eq!((&refused["limit"]["name"], &refused["queue_position"]), (&json!("account_instances"), &json!(2)));
+        api.delete(&path(&only)).await.expect(204);
+        let run = waiter.await.unwrap().expect(200);
+        assert_eq!((&run["status"], &run["stdout"]), (&json!("done"), &json!("in turn\n")));
+        let runs = api.get("/v1/runs").await.expect(200);
+        assert_eq!(runs["items"].as_array().unwrap().len(), 1, "{runs:#}");
+        let late = api.post("/v1/runs?queue=1h", &body).await.problem(422, "validation_failed");
+        assert_eq!(late["errors"][0]["field"], "queue");
     });
 }
 

@@ -6,7 +6,10 @@ mod signature;
 
 use std::sync::Arc;
 
-use axum::{extract::Request, response::Response};
+use axum::{
+    extract::Request,
+    response::{IntoResponse, Response},
+};
 use http::{HeaderMap, HeaderName, Method, Uri, header, uri::PathAndQuery};
 
 use self::signature::Signed;
@@ -75,9 +78,23 @@ pub async fn answer_at(app: &App, port: Port, instance: InstanceId, request: Req
     carried(app, Place { instance: Some(instance), port }, Plane::Host, request).await
 }
 
+/// Whether a request comes from a client of the cloud's own kind: it asks a server of the user's with a token alone. Such
+/// clients know a sandbox that is over by 404, E2B's by 502.
+fn is_of_the_cloud(request: &Request, port: Port) -> bool {
+    let own = matches!(port.get(), ENVD_PORT | envd_client::CODE_PORT);
+    !own && auth::presents_access(request.headers()) && !request.headers().contains_key(SANDBOX_ID)
+}
+
 async fn carried(app: &App, place: Place, plane: Plane, request: Request) -> Response {
     let (named, port) = (place.instance.clone(), place.port);
+    let of_the_cloud = is_of_the_cloud(&request, port);
     let outcome = handle(app, place, plane, request).await;
+    if let Err(error) = &outcome
+        && of_the_cloud
+        && errors::is_over(error)
+    {
+        return Error::new(Code::NotFound, error.detail().to_owned()).into_response();
+    }
     outcome.unwrap_or_else(|error| errors::of_sandbox(error, named.as_ref(), Some(port.get())))
 }
 

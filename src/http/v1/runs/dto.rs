@@ -19,7 +19,7 @@ use crate::{
     http::{
         extract::{FromQuery, QueryReader},
         page::PageQuery,
-        v1::code::dto::CodeResult,
+        v1::{code::dto::CodeResult, queue::QueueQuery},
     },
     ids::{ExecId, InstanceId, KeyId, RunId, ToolId},
 };
@@ -288,6 +288,22 @@ impl FromQuery for RunsQuery {
             }
         }
         Self { status, page: PageQuery::from_query(query) }
+    }
+}
+
+/// How long to wait in line.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct CreateRunQuery {
+    /// How long to wait in line for an instance, where the team's quota or the cloud account's is used up. Default 0: 429 with the
+    /// number in line. Whoever hangs up gives up its place.
+    #[param(value_type = Option<String>, example = "5m")]
+    pub queue: QueueQuery,
+}
+
+impl FromQuery for CreateRunQuery {
+    fn from_query(query: &mut QueryReader) -> Self {
+        Self { queue: QueueQuery::from_query(query) }
     }
 }
 

@@ -12,7 +12,7 @@ use axum::{
 use http::{HeaderMap, StatusCode};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::dto::{CreateRun, RunDto, RunQuery, RunsQuery};
+use self::dto::{CreateRun, CreateRunQuery, RunDto, RunQuery, RunsQuery};
 use super::exec::{respond, wanted};
 use crate::{
     app::{self, App, wait},
@@ -50,7 +50,7 @@ impl FromRequest<App> for RunBody {
 /// as it is whenever its status changes, the events of the command or the code in between, and `run` with its files last. With
 /// `background`: 202. Needs the scopes `exec` and `instances:write`, with files also `files:write` and `files:read`.
 #[utoipa::path(post, path = "/v1/runs", operation_id = "create_run", tag = "runs",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition safe for 24 h: it is answered with \
+    params(CreateRunQuery, ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition safe for 24 h: it is answered with \
         the run that the first call began, not with its stream.")),
     request_body = CreateRun,
     responses(
@@ -63,15 +63,17 @@ async fn create_run(
     State(app): State<App>,
     caller: Authorized<scope::Exec>,
     headers: HeaderMap,
+    Query(query): Query<CreateRunQuery>,
     RunBody(Keyed { body, key }): RunBody,
 ) -> Result<Response> {
     caller.require_unbound()?;
     let caller = caller.into_caller();
     let background = body.background;
     let wanted_run = body.into_wanted(&app)?;
+    let (queueing, _place) = query.queue.queueing(&app)?;
     let (task_app, task_caller) = (app.clone(), Arc::clone(&caller));
     let start = |intent| {
-        let work = async move { app::runs::create(&task_app, &task_caller, &wanted_run, intent).await };
+        let work = async move { app::runs::create(&task_app, &task_caller, &wanted_run, queueing, intent).await };
         let app = app.clone();
         async move { wait::detached(&app, "create", carried(work)).await }
     };
