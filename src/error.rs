@@ -271,6 +271,13 @@ impl Error {
         self.0.code
     }
 
+    /// Whether it says that what was asked for is over, or never was.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let ended = self.0.sandbox.as_ref().is_some_and(|sandbox| sandbox.stopped_at.is_some());
+        self.0.code == Code::NotFound || (self.0.code == Code::InvalidState && ended)
+    }
+
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.0.detail

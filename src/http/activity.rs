@@ -25,7 +25,7 @@ use crate::{
 
 /// What is below an instance and goes into it. Ports are counted where they are passed on, WebSockets where they are opened.
 const INSIDE: [&str; 7] = ["exec", "execs", "processes", "code", "contexts", "files", "archive"];
-const WAKE: &str = "wake";
+pub const WAKE: &str = "wake";
 /// The same wish in a request to a port, whose query is the sandbox's.
 pub const WAKE_HEADER: HeaderName = HeaderName::from_static("x-sandbox-wake");
 

@@ -13,7 +13,7 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny},
 };
 
-use super::{activity::Wake, limits, objects::Strict, request_log::RequestLog};
+use super::{activity::Wake, limits, objects::Strict, queries, request_log::RequestLog};
 use crate::{
     app::App,
     auth::{Caller, Trail},
@@ -75,12 +75,14 @@ pub(super) async fn authenticate(parts: &Parts, app: &App) -> Result<Arc<Caller>
 /// Notes who calls in the log and the history of the request.
 ///
 /// # Errors
-/// `invalid_request` for an `X-On-Behalf-Of` that cannot name anybody; `rate_limited`.
+/// `invalid_request` for an `X-On-Behalf-Of` that cannot name anybody; `rate_limited`; `validation_failed` for a query of an
+/// operation that takes none.
 pub(super) fn noted(parts: &Parts, caller: Arc<Caller>) -> Result<Arc<Caller>> {
     if let Some(log) = parts.extensions.get::<RequestLog>() {
         log.note_caller(&caller);
     }
     limits::count(parts, &caller)?;
+    queries::check(parts)?;
     let Some(trail) = parts.extensions.get::<Trail>() else { return Ok(caller) };
     if let Some(user) = end_user(&parts.headers)? {
         trail.note_user(&user);
@@ -135,15 +137,23 @@ impl<T: DeserializeOwned> OptionalFromRequest<App> for Json<T> {
     async fn from_request(request: Request, app: &App) -> Result<Option<Self>> {
         let is_json = content_type_is_json(&request);
         let body = read_body(request, app.config.server.max_json_body).await?;
-        if body.is_empty() {
-            return Ok(None);
-        }
-        if !is_json {
-            let detail = "Send the body with `Content-Type: application/json`, or none.";
-            return Err(Error::new(Code::UnsupportedMediaType, detail));
-        }
-        from_json::<Option<T>>(&body).map(|value| value.map(Self))
+        optional_json(&body, is_json).map(|value| value.map(Self))
     }
+}
+
+/// What an optional body says.
+///
+/// # Errors
+/// `unsupported_media_type`; those of the body.
+pub(super) fn optional_json<T: DeserializeOwned>(body: &[u8], is_json: bool) -> Result<Option<T>> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    if !is_json {
+        let detail = "Send the body with `Content-Type: application/json`, or none.";
+        return Err(Error::new(Code::UnsupportedMediaType, detail));
+    }
+    from_json(body)
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {
@@ -155,7 +165,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-fn content_type_is_json(request: &Request) -> bool {
+pub(super) fn content_type_is_json(request: &Request) -> bool {
     let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
@@ -221,6 +231,7 @@ fn is_about_variants(error: &serde_json::Error, body: &[u8]) -> bool {
 /// serde reports an unknown or missing field at its parent: the field itself is named instead.
 fn field_and_message(path: &str, text: &str) -> (String, String) {
     let text = text.split(" at line ").next().unwrap_or(text);
+    let text = &in_json(text);
     let quoted = text.split('`').nth(1);
     let join = |name: &str| match path {
         "." | "" => name.to_owned(),
@@ -235,6 +246,24 @@ fn field_and_message(path: &str, text: &str) -> (String, String) {
         Some(name) if text.starts_with("missing field") => (join(name), "this field is required".to_owned()),
         _ => (if path == "." { "body".to_owned() } else { path.to_owned() }, text.to_owned()),
     }
+}
+
+/// What serde expects, in words of JSON instead of Rust's.
+fn in_json(text: &str) -> String {
+    let Some((said, expected)) = text.split_once(", expected ") else { return text.to_owned() };
+    let expected = match expected {
+        "a nonzero u16" => "a number between 1 and 65535",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        name if ["struct ", "internally tagged enum ", "adjacently tagged enum "]
+            .iter()
+            .any(|kind| name.starts_with(kind)) =>
+        {
+            "an object"
+        }
+        other => other,
+    };
+    format!("{said}, expected {expected}")
 }
 
 /// Path parameters. An id that cannot be one is an unknown one.
@@ -327,11 +356,14 @@ impl QueryReader {
         taken.into_iter().map(|(name, value)| (name[dotted.len()..].to_owned(), value)).collect()
     }
 
-    /// Parameters of the form `prefix.key=value`: each key with all its values.
+    /// Parameters of the form `prefix.key=value`: each key with all its values, repeated or separated by commas.
     pub fn choices(&mut self, prefix: &str) -> std::collections::BTreeMap<String, Vec<String>> {
         let mut choices = std::collections::BTreeMap::<String, Vec<String>>::new();
         for (key, value) in self.prefixed(prefix) {
-            choices.entry(key).or_default().push(value);
+            let of_key = choices.entry(key).or_default();
+            // A comma may separate values, or belong to one.
+            of_key.extend(value.split(',').filter(|part| *part != value).map(str::to_owned));
+            of_key.push(value);
         }
         choices
     }
@@ -351,7 +383,9 @@ impl QueryReader {
         taken.into_iter().map(|(_, value)| value).collect()
     }
 
-    fn finish(mut self) -> Result<()> {
+    /// # Errors
+    /// `validation_failed` for what was wrong, and what was not taken out.
+    pub fn finish(mut self) -> Result<()> {
         for (name, _) in std::mem::take(&mut self.pairs) {
             self.error(&name, "unknown query parameter");
         }

@@ -8,17 +8,19 @@ use axum::{
     extract::{ConnectInfo, Request, State},
     response::{IntoResponse, Response},
 };
-use http::header;
+use http::{Version, header};
+use hyper::body::{Body as _, Incoming};
 use tower::Service;
 
 use super::{
     client_io::SendingSide,
     e2b,
+    leftover::Leftover,
     proxy::host::{self, Place},
     request_log, tencent,
     v1::{PORT_ROUTE, is_port_path, proxy_port},
 };
-use crate::{app::App, domain::port::Port, error::Error, ids::InstanceId};
+use crate::{app::App, domain::port::Port, error::Error, ids::InstanceId, lifecycle::Lifecycle};
 
 /// The name under which requests to ports' own hosts are logged and counted.
 const HOST_ROUTE: &str = "{port}-{instance}.{sandbox_domain}";
@@ -132,11 +134,23 @@ pub struct Peer {
 pub struct UnderTls;
 
 /// A request with its peer's address, as extractors expect it, and its connection's sending side.
-pub fn with_peer(mut request: http::Request<hyper::body::Incoming>, peer: Peer, side: &SendingSide) -> Request {
+pub fn with_peer(
+    mut request: http::Request<Incoming>,
+    peer: Peer,
+    side: &SendingSide,
+    lifecycle: &Lifecycle,
+) -> Request {
     request.extensions_mut().insert(ConnectInfo(peer.address));
     request.extensions_mut().insert(side.clone());
     if peer.tls {
         request.extensions_mut().insert(UnderTls);
+    }
+    // In HTTP/2 a stream ends by itself; and who waits to be asked for its body is not.
+    let may_be_left = request.version() < Version::HTTP_2
+        && !request.body().is_end_stream()
+        && !request.headers().contains_key(header::EXPECT);
+    if may_be_left {
+        return request.map(|body| Body::new(Leftover::new(body, lifecycle)));
     }
     request.map(Body::new)
 }

@@ -1,5 +1,7 @@
 //! Is the process alive, is it ready?
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use http::StatusCode;
 use serde::Serialize;
@@ -7,7 +9,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::Json;
-use crate::{app::App, storage};
+use crate::{app::App, storage, upstream::Reachable};
 
 /// The process answers.
 #[derive(Debug, Serialize, ToSchema)]
@@ -30,6 +32,8 @@ pub struct Readiness {
     pub draining: bool,
     /// What the last run left open has been settled. Not a gate: requests are taken meanwhile.
     pub reconciled: bool,
+    /// Whether the cloud answered the last call to it, by upstream. Not a gate.
+    pub upstreams: BTreeMap<String, Reachable>,
 }
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -66,6 +70,7 @@ async fn get_readiness(State(app): State<App>) -> (StatusCode, Json<Readiness>) 
             signing_secret: true,
             draining,
             reconciled: app.upkeep.is_reconciled(),
+            upstreams: app.upstreams.iter().map(|one| (one.name().to_owned(), one.reachable())).collect(),
         }),
     )
 }

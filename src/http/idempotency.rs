@@ -6,11 +6,11 @@ use axum::{
     extract::{FromRequest, Request},
     response::{IntoResponse, Response},
 };
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    extract::{Json, from_json, read_json},
+    extract::{Json, content_type_is_json, from_json, optional_json, read_body, read_json},
     problem::{self, Cause, Problem},
     request_log::carried,
 };
@@ -47,14 +47,48 @@ impl<T: DeserializeOwned> Keyed<T> {
     /// # Errors
     /// `body_too_large`; those of the body, and of the key.
     pub async fn read(request: Request, limit: u64) -> Result<Self> {
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let header = request.headers().get(IDEMPOTENCY_KEY).cloned();
+        let unread = Unread::of(&request);
         let bytes = read_json(request, limit).await?;
-        let key = header.map(|value| {
+        Ok(Self { key: unread.key(&bytes)?, body: from_json(&bytes)? })
+    }
+}
+
+/// As [`Keyed`], where the body may be left out.
+pub struct KeyedOption<T> {
+    pub body: Option<T>,
+    pub key: Option<Key>,
+}
+
+impl<T: DeserializeOwned> FromRequest<App> for KeyedOption<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self> {
+        let is_json = content_type_is_json(&request);
+        let unread = Unread::of(&request);
+        let bytes = read_body(request, app.config.server.max_json_body).await?;
+        Ok(Self { key: unread.key(&bytes)?, body: optional_json(&bytes, is_json)? })
+    }
+}
+
+/// What a key stands for, but for the body.
+struct Unread {
+    method: Method,
+    path: String,
+    header: Option<HeaderValue>,
+}
+
+impl Unread {
+    fn of(request: &Request) -> Self {
+        let header = request.headers().get(IDEMPOTENCY_KEY).cloned();
+        Self { method: request.method().clone(), path: request.uri().path().to_owned(), header }
+    }
+
+    fn key(self, body: &[u8]) -> Result<Option<Key>> {
+        let key = |value: HeaderValue| {
             let text = value.to_str().unwrap_or_default();
-            Key::new(text, method.as_str(), &path, &bytes)
-        });
-        Ok(Self { key: key.transpose()?, body: from_json(&bytes)? })
+            Key::new(text, self.method.as_str(), &self.path, body)
+        };
+        self.header.map(key).transpose()
     }
 }
 

@@ -12,12 +12,14 @@ pub mod front;
 pub mod health;
 mod held;
 pub mod idempotency;
+mod leftover;
 mod limits;
 mod objects;
 pub mod openapi;
 pub mod page;
 pub mod problem;
 mod proxy;
+mod queries;
 pub mod request_log;
 pub mod serve;
 mod tencent;
@@ -124,6 +126,8 @@ fn cors(server: &Server) -> CorsLayer {
                 "if-none-match",
                 "if-modified-since",
                 "x-sandbox-wake",
+                "traceparent",
+                "tracestate",
             ]
             .map(HeaderName::from_static),
         )

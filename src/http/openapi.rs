@@ -58,7 +58,7 @@ impl Modify for Security {
 #[openapi(
     info(
         title = "ags-gateway",
-        description = "Sandboxes for AI agents: tools (templates), instances (running sandboxes), commands and files in them.\n\nAuthorize with `Authorization: Bearer agsk_…`. Errors are RFC 9457 problem documents with a stable `code`.",
+        description = "Sandboxes for AI agents: tools (templates), instances (running sandboxes), commands and files in them.\n\nAuthorize with `Authorization: Bearer agsk_…`. Errors are RFC 9457 problem documents with a stable `code`.\n\nEvery answer has `X-Request-Id` (a request's own is taken over, and `traceparent` is honoured), and one to a team's key `RateLimit` and `RateLimit-Policy`. 429 and 503 have `Retry-After`. A creating call with `Idempotency-Key` is answered again with `Idempotency-Replayed: true`. `X-On-Behalf-Of` names the end user in the history. Prometheus metrics are at `/metrics`, for holders of any key, or on a listener of their own.",
         license(name = "MIT", identifier = "MIT"),
         contact()
     ),
@@ -84,7 +84,7 @@ pub struct Base;
 pub(super) fn describe_wake(document: &mut utoipa::openapi::OpenApi) {
     for (path, item) in &mut document.paths.paths {
         let parameter = if activity::goes_inside(path) {
-            wake_parameter("wake", ParameterIn::Query)
+            wake_parameter(activity::WAKE, ParameterIn::Query)
         } else if super::v1::is_port_path(path) {
             wake_parameter(activity::WAKE_HEADER.as_str(), ParameterIn::Header)
         } else {

@@ -26,7 +26,7 @@ impl FromQuery for PageQuery {
         if !(1..=MAX_LIMIT).contains(&limit) {
             query.error("limit", format!("must lie between 1 and {MAX_LIMIT}"));
         }
-        let before = query.text("cursor").and_then(|cursor| {
+        let before = query.text("cursor").filter(|cursor| !cursor.is_empty()).and_then(|cursor| {
             let id = decode_cursor(&cursor);
             if id.is_none() {
                 query.error("cursor", "is not a cursor of this list");

@@ -12,6 +12,7 @@ use axum::{
     response::Response,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use tokio::task::futures::TaskLocalFuture;
 use tracing::Instrument;
 
 use super::{client_addr, problem::Cause};
@@ -71,8 +72,18 @@ pub fn current_request_id() -> String {
 
 /// `work` with the present request's id, for a task of its own.
 pub fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
-    let log = CURRENT.try_with(RequestLog::clone).unwrap_or_else(|_| RequestLog::new(String::new()));
+    let log = present();
     CURRENT.scope(log, work)
+}
+
+/// As [`carried`], for work that begins with what comes later.
+pub fn carrying<T, F: Future>(work: impl FnOnce(T) -> F) -> impl FnOnce(T) -> TaskLocalFuture<RequestLog, F> {
+    let log = present();
+    move |with| CURRENT.scope(log, work(with))
+}
+
+fn present() -> RequestLog {
+    CURRENT.try_with(RequestLog::clone).unwrap_or_else(|_| RequestLog::new(String::new()))
 }
 
 fn accepted_id(request: &Request) -> Option<String> {

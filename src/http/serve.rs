@@ -35,8 +35,8 @@ pub fn serve(
     let config = &app.config.server;
     let patience = Patience { write: config.write_timeout, half_closed: config.half_closed_timeout };
     let draining = app.lifecycle.draining();
-    let door = Door { tls, answer, header_timeout: config.header_timeout, patience, draining };
-    accept(listener, door, app.lifecycle.clone())
+    let lifecycle = app.lifecycle.clone();
+    accept(listener, Door { tls, answer, header_timeout: config.header_timeout, patience, draining, lifecycle })
 }
 
 /// What all connections of a listener have in common.
@@ -47,14 +47,14 @@ struct Door<A> {
     header_timeout: Duration,
     patience: Patience,
     draining: CancellationToken,
+    lifecycle: Lifecycle,
 }
 
-async fn accept<A: Answer>(listener: TcpListener, door: Door<A>, lifecycle: Lifecycle) {
-    let draining = lifecycle.draining();
-    while let Some(accepted) = draining.run_until_cancelled(listener.accept()).await {
+async fn accept<A: Answer>(listener: TcpListener, door: Door<A>) {
+    while let Some(accepted) = door.draining.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                lifecycle.spawn("connection", open(stream, peer, door.clone()));
+                door.lifecycle.spawn("connection", open(stream, peer, door.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -88,9 +88,9 @@ async fn connection<A: Answer>(
 ) {
     let side = SendingSide::default();
     let stream = ClientIo::new(stream, door.patience, side.clone());
-    let answer = door.answer;
+    let (answer, lifecycle) = (door.answer, door.lifecycle);
     let service = service_fn(move |request| {
-        let answered = answer.clone().answer(with_peer(request, peer, &side));
+        let answered = answer.clone().answer(with_peer(request, peer, &side, &lifecycle));
         async move { Ok::<_, Infallible>(answered.await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

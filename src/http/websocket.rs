@@ -4,10 +4,20 @@ pub mod traffic;
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection};
+use axum::{
+    extract::{
+        FromRequestParts, WebSocketUpgrade,
+        ws::{WebSocket, rejection::WebSocketUpgradeRejection},
+    },
+    response::Response,
+};
+use futures_util::StreamExt;
 use http::{HeaderMap, header, request::Parts};
 
-use super::extract::{authenticate, noted};
+use super::{
+    extract::{authenticate, noted},
+    request_log::carrying,
+};
 use crate::{
     app::App,
     auth::Caller,
@@ -52,7 +62,7 @@ impl CloseCode {
     #[must_use]
     pub fn of(error: &Error) -> Self {
         match error.code() {
-            Code::NotFound => Self::Gone,
+            _ if error.is_over() => Self::Gone,
             Code::QuotaExceeded | Code::RateLimited => Self::TooMany,
             Code::Unavailable => Self::Draining,
             code if code.status() >= 500 => Self::Upstream,
@@ -164,6 +174,26 @@ pub fn accepted(
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
         .read_buffer_size(READ_BUFFER))
+}
+
+/// Refuses what is not there (any more): a page is told only by a socket's messages and its end, not by an answer.
+///
+/// # Errors
+/// What else is refused, and what is no upgrade.
+pub fn gone(
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    protocols: &'static [&'static str],
+    error: Error,
+) -> Result<Response> {
+    if !error.is_over() || upgrade.is_err() {
+        return Err(error);
+    }
+    let refusing = carrying(move |socket: WebSocket| async move {
+        let (mut down, mut up) = socket.split();
+        let end = traffic::refuse(&mut down, &error).await;
+        traffic::close(&mut down, &mut up, end).await;
+    });
+    Ok(accepted(upgrade, protocols)?.on_upgrade(refusing))
 }
 
 /// Browsers name the page's origin and cannot be kept from it; other programs send none.

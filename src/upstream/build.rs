@@ -1,13 +1,18 @@
 //! Clients from configuration.
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::NonZeroU32,
+    sync::{Arc, atomic::AtomicU8},
+    time::Duration,
+};
 
 use ags_client::{AgsClient, Credential, Rates, Settings, StaticCredentials};
 use anyhow::Context;
 use envd_client::{Endpoint, Transport, TransportSettings};
 use http::uri::{Authority, Scheme};
 
-use super::Upstream;
+use super::{Reachable, Upstream};
 use crate::config;
 
 const POOL_IDLE: Duration = Duration::from_secs(15);
@@ -23,6 +28,7 @@ pub(super) fn upstream(config: &config::Upstream) -> anyhow::Result<Upstream> {
         control,
         data: data(config).with_context(named)?,
         config: config.clone(),
+        reachable: AtomicU8::new(Reachable::Unknown as u8),
     })
 }
 

@@ -11,10 +11,20 @@ mod stamp;
 mod tools;
 pub(crate) mod wire;
 
-use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
 
 use ags_client::{Action, AgsClient, AgsError, Counted, Reply};
 use envd_client::Transport;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 pub use self::{
     foreign::ForeignTool,
@@ -33,6 +43,18 @@ pub struct Upstream {
     background: AgsClient,
     /// The way to what runs inside instances.
     pub data: Transport,
+    /// A [`Reachable`].
+    reachable: AtomicU8,
+}
+
+/// Whether the cloud answered the last call to it, whatever it said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Reachable {
+    /// Nothing was asked yet.
+    Unknown,
+    Yes,
+    No,
 }
 
 /// All that an account has of something.
@@ -63,14 +85,27 @@ impl Upstream {
     /// Calls an action, and notes the call's id for the history.
     async fn call<A: Action>(&self, request: &A) -> Result<Reply<A::Output>, AgsError> {
         let outcome = self.client().call(request).await;
-        seen::note::<A, _>(&outcome);
+        self.note::<A>(&outcome);
         outcome
     }
 
     async fn call_within<A: Action>(&self, request: &A, limit: Duration) -> Result<Reply<A::Output>, AgsError> {
         let outcome = self.client().call_within(request, limit).await;
-        seen::note::<A, _>(&outcome);
+        self.note::<A>(&outcome);
         outcome
+    }
+
+    fn note<A: Action>(&self, outcome: &Result<Reply<A::Output>, AgsError>) {
+        seen::note::<A, _>(outcome);
+        let answered = outcome.as_ref().map_or_else(|error| error.code().is_some(), |_| true);
+        let reachable = if answered { Reachable::Yes } else { Reachable::No };
+        self.reachable.store(reachable as u8, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn reachable(&self) -> Reachable {
+        let last = self.reachable.load(Ordering::Relaxed);
+        [Reachable::Yes, Reachable::No].into_iter().find(|one| *one as u8 == last).unwrap_or(Reachable::Unknown)
     }
 }
 

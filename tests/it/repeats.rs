@@ -49,6 +49,23 @@ fn a_key_is_minted_once_and_its_secret_is_shown_once() {
 }
 
 #[test]
+fn a_key_is_rotated_once() {
+    run(async {
+        let stack = Stack::with(Options::simulated()).await;
+        let api = stack.api();
+        let key = api.post("/v1/keys", &json!({"name": "ci", "scopes": ["exec"]})).await.expect(201);
+        let path = format!("/v1/keys/{}/rotate", key["id"].as_str().unwrap());
+        let first = keyed(&api, &path, "once", &json!({"grace": "1h"})).await.expect(200);
+        let again = keyed(&api, &path, "once", &json!({"grace": "1h"})).await;
+        assert_eq!(again.headers["idempotency-replayed"], "true");
+        assert_eq!(again.expect(200)["secret"], Value::Null);
+        for secret in [&first["secret"], &key["secret"]] {
+            Api::new(&stack.url, secret.as_str().unwrap()).get("/v1/me").await.expect(200);
+        }
+    });
+}
+
+#[test]
 fn a_ticket_is_made_once_and_shown_once() {
     run(async {
         let stack = Stack::with(Options::simulated().with("TOOLS__SHARED", "base")).await;
@@ -132,6 +149,23 @@ fn a_context_is_made_once() {
 }
 
 #[test]
+fn code_runs_once() {
+    run(async {
+        let sandbox = Interpreter::start().await;
+        let path = sandbox.path("code");
+        let body = json!({"code": "runs = globals().get('runs', 0) + 1\nprint(runs)"});
+        let first = keyed(&sandbox.api, &path, "once", &body).await.expect(200);
+        let again = keyed(&sandbox.api, &path, "once", &body).await;
+        assert_eq!(again.headers["idempotency-replayed"], "true");
+        assert_eq!((again.expect(200), &first["stdout"]), (first.clone(), &json!("1\n")));
+        let streamed = sandbox.api.request(Method::POST, &path).header("accept", "text/event-stream");
+        let streamed = read(streamed.header("idempotency-key", "twice").json(&body)).await;
+        assert_eq!(streamed.problem(422, "validation_failed")["errors"][0]["field"], "Idempotency-Key");
+        assert_eq!(sandbox.code(&body).await.expect(200)["stdout"], "2\n");
+    });
+}
+
+#[test]
 fn a_command_runs_once_and_its_repetition_is_answered_with_it() {
     run(async {
         let sandbox = Sandbox::start().await;
@@ -157,7 +191,7 @@ fn a_command_runs_once_and_its_repetition_is_answered_with_it() {
 
         let background = json!({"cmd": "echo x >> /tmp/runs", "background": true});
         let first = keyed(api, &path, "background", &background).await.expect(202);
-        assert_eq!(keyed(api, &path, "background", &background).await.expect(200)["id"], first["id"]);
+        assert_eq!(keyed(api, &path, "background", &background).await.expect(202)["id"], first["id"]);
         let refused = json!({"cmd": "true", "cwd": "/nowhere"});
         keyed(api, &path, "refused", &refused).await.problem(422, "validation_failed");
         assert_eq!(keyed(api, &path, "refused", &refused).await.headers["idempotency-replayed"], "true");

@@ -1,7 +1,11 @@
 //! Health, documents, request ids, and what unknown requests get.
 
 use http::{HeaderName, Method};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::harness::{self, Api, Options, Stack};
 
@@ -11,7 +15,8 @@ fn what_is_public_needs_no_key() {
         let stack = Stack::with(Options::simulated()).await;
         let anybody = Api::anonymous(&stack.url);
         assert_eq!(anybody.get("/healthz").await.expect(200)["status"], "ok");
-        assert_eq!(anybody.get("/readyz").await.expect(200)["ready"], true);
+        let ready = anybody.get("/readyz").await.expect(200);
+        assert_eq!((&ready["ready"], ready["upstreams"]["default"].is_string()), (&json!(true), true), "{ready:#}");
         let document = anybody.get("/openapi.json").await.expect(200);
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
         let docs = anybody.request(Method::GET, "/docs/").send().await.unwrap();
@@ -73,6 +78,66 @@ fn every_operation_but_the_public_ones_asks_for_a_credential() {
         }
         assert!(seen > 5, "the document lists the operations");
     });
+}
+
+/// No operation takes a query parameter that it does not know, those that know none included.
+#[test]
+fn every_operation_names_a_query_parameter_that_it_does_not_know() {
+    harness::run(async {
+        let stack = Stack::with(Options::simulated()).await;
+        let admin = stack.admin();
+        let document = Api::anonymous(&stack.url).get("/openapi.json").await.expect(200);
+        let mut bare = 0;
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            // What is asked of a port is the sandbox's.
+            if !path.starts_with("/v1/") || path.contains("/ports/") {
+                continue;
+            }
+            for (method, operation) in operations.as_object().unwrap() {
+                let Some(id) = operation["operationId"].as_str() else { continue };
+                let asked = format!("{}?colour=red", fill_in(path, operation));
+                let answer = harness::read(admin.request(method.to_uppercase().parse().unwrap(), &asked)).await;
+                assert!(answer.status.is_client_error(), "{id}: {answer:?}");
+                let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+                if !parameters.iter().any(|one| one["in"] == "query" && one["name"] != "wake") {
+                    let refused = answer.problem(422, "validation_failed");
+                    assert_eq!(refused["errors"][0]["field"], "colour", "{id}: {refused:#}");
+                    bare += 1;
+                }
+            }
+        }
+        assert!(bare > 20, "{bare}");
+    });
+}
+
+#[test]
+fn a_body_that_comes_after_its_answer_does_not_cost_the_connection() {
+    harness::run(async {
+        let stack = Stack::with(Options::simulated()).await;
+        let mut connection = TcpStream::connect(stack.url.trim_start_matches("http://")).await.unwrap();
+        let head = "POST /v1/keys HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 3\r\n\r\n";
+        let mut said = String::new();
+        for _ in 0..3 {
+            connection.write_all(head.as_bytes()).await.unwrap();
+            said = until(&mut connection, "\"unauthenticated\"").await;
+            assert!(said.starts_with("HTTP/1.1 401"), "{said}");
+            connection.write_all(b"abc").await.unwrap();
+        }
+        assert!(!said.to_lowercase().contains("connection: close"), "{said}");
+        connection.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        assert!(until(&mut connection, "\"ok\"").await.contains("HTTP/1.1 200"));
+    });
+}
+
+/// What comes until this stands in it, with the rest of its body.
+async fn until(connection: &mut TcpStream, text: &str) -> String {
+    let (mut said, mut piece) = (String::new(), [0; 4096]);
+    while !(said.contains(text) && said.ends_with('}')) {
+        let read = connection.read(&mut piece).await.unwrap();
+        assert!(read > 0, "closed after {said}");
+        said.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+    }
+    said
 }
 
 /// A path with something in the place of each parameter.

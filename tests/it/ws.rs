@@ -188,6 +188,30 @@ fn what_is_wrong_is_told_and_closes_with_its_code() {
 }
 
 #[test]
+fn what_is_gone_closes_with_its_code() {
+    harness::run(async {
+        let stack = Stack::with(Options::simulated().with("TOOLS__SHARED", "base")).await;
+        let api = stack.api();
+        let instance = api.post("/v1/instances", &json!({"tool": "base"})).await.expect(201);
+        let path = format!("/v1/instances/{}", instance["id"].as_str().unwrap());
+        let unknown = format!("{path}/execs/exec{}/ws", "0".repeat(26));
+        let told = async |path: &str| {
+            let mut socket = open_with_key(&api, path, "ags.exec.v1").await;
+            let (events, code) = hear_all(&mut socket).await;
+            assert_eq!((events.len(), &events[0]["type"], code), (1, &json!("error"), 4004), "{events:?}");
+            assert!(!events[0]["request_id"].as_str().unwrap().is_empty());
+            events[0]["code"].clone()
+        };
+        assert_eq!(told(&unknown).await, "not_found");
+        api.delete(&path).await.expect(204);
+        assert_eq!(told(&format!("{path}/exec/ws")).await, "invalid_state");
+        assert_eq!(told(&format!("{path}/code/ws")).await, "invalid_state");
+        // What is no socket gets an answer.
+        api.get(&unknown).await.problem(404, "not_found");
+    });
+}
+
+#[test]
 fn a_frame_that_is_too_big_closes_with_its_code() {
     harness::run(async {
         let stack = Stack::start().await;

@@ -65,6 +65,7 @@ pub async fn update(app: &App, caller: &Caller, id: &InstanceId, change: &Change
     }
     let change = InstanceChange {
         timeout,
+        until: if let Some(Life::Until(end)) = change.life { Some(end) } else { None },
         upstream_timeout: moved.map(|moved| moved.as_secs_f64()),
         metadata: change.metadata.as_ref(),
         idle: change.idle.as_ref().map(Option::as_ref),
@@ -94,7 +95,9 @@ fn checked(caller: &Caller, change: &Change, now: DateTime<Utc>) -> Result<Optio
             Some(seconds)
         }
         Some(Life::Until(end)) => {
-            let seconds = u32::try_from((end - now).num_seconds()).unwrap_or_default();
+            // Rounded up: it counts what is left of it, and the end itself is kept.
+            let seconds = (end - now + TimeDelta::milliseconds(999)).num_seconds();
+            let seconds = u32::try_from(seconds).unwrap_or_default();
             check_timeout(&mut checks, "expires_at", seconds);
             Some(seconds)
         }

@@ -8,8 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    domain::instance::InstanceStatus,
-    error::{Code, Error, Inner, SandboxRef},
+    error::{Code, Error, Inner},
     http::problem::Cause,
     ids::InstanceId,
 };
@@ -79,17 +78,6 @@ pub fn of_sandbox(error: Error, sandbox: Option<&InstanceId>, port: Option<u16>)
     let mut response = error.into_response();
     replace(&mut response, status, &Message { sandbox, code: status.as_u16(), message: &text, port });
     response
-}
-
-/// Whether an error says that a sandbox is over, or never was.
-#[must_use]
-pub fn is_over(error: &Error) -> bool {
-    let ended = |sandbox: &SandboxRef| InstanceStatus::from(sandbox.status.clone()).is_final();
-    match error.code() {
-        Code::NotFound => true,
-        Code::InvalidState => error.inner().sandbox.as_ref().is_some_and(ended),
-        _ => false,
-    }
 }
 
 struct Said {

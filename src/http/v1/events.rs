@@ -128,6 +128,9 @@ async fn list_instance_events(
     headers: HeaderMap,
 ) -> Result<Response> {
     let Some(framing) = wanted(&headers) else {
+        if query.after.is_some() {
+            return Err(Error::field("after", "needs `Accept: text/event-stream` or `application/x-ndjson`"));
+        }
         let page = app::instances::events(&app, &caller, &id, &query.page.into()).await?;
         return Ok(List::of(page, InstanceEventDto::from).into_response());
     };

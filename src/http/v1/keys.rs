@@ -23,8 +23,8 @@ use crate::{
     },
     error::Result,
     http::{
-        extract::{Authorized, FromQuery, Json, Path, Query, QueryReader},
-        idempotency::{Created, Creation, Keyed, lost, once},
+        extract::{Authorized, FromQuery, Path, Query, QueryReader},
+        idempotency::{Created, Creation, Keyed, KeyedOption, lost, once},
         openapi::Failures,
         page::{List, PageQuery},
     },
@@ -235,19 +235,26 @@ async fn list_keys(
 
 /// Replaces a key's secret; during `grace` both work.
 #[utoipa::path(post, path = "/v1/keys/{id}/rotate", operation_id = "rotate_key", tag = "keys",
-    params(("id" = KeyId, Path)), request_body = Option<RotateKey>,
+    params(("id" = KeyId, Path),
+        ("Idempotency-Key" = Option<String>, Header, description = "A repetition replaces nothing, and does not show the secret again.")),
+    request_body = Option<RotateKey>,
     responses((status = 200, body = MintedKey), Failures))]
 async fn rotate_key(
     State(app): State<App>,
     caller: Authorized<scope::KeysOrAdmin>,
     Path(id): Path<KeyId>,
-    body: Option<Json<RotateKey>>,
-) -> Result<Json<MintedKey>> {
-    let grace = body.and_then(|Json(body)| body.grace).unwrap_or(Seconds(0));
+    KeyedOption { body, key }: KeyedOption<RotateKey>,
+) -> Result<Response> {
+    let grace = body.and_then(|body| body.grace).unwrap_or(Seconds(0));
     let team = app::keys::manageable(&app, &caller, &id).await?;
-    let minted = app::keys::rotate(&app.pool, Mint::of(&app), &team, &id, grace, &caller.trail).await?;
-    app.auth.forget_all();
-    Ok(Json(minted.into()))
+    let first = move |app: App, caller: Arc<Caller>, _| async move {
+        let minted = app::keys::rotate(&app.pool, Mint::of(&app), &team, &id, grace, &caller.trail).await?;
+        app.auth.forget_all();
+        Ok((StatusCode::OK, MintedKey::from(minted)))
+    };
+    // Nothing is noted with the key: whoever was not told the new secret has to ask for another.
+    let again = |_: App, _: Arc<Caller>, _| async { Err::<Created<MintedKey>, _>(lost()) };
+    once(&app, caller.into_caller(), key, first, again).await
 }
 
 /// Revokes a key and every key that was minted from it.

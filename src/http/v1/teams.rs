@@ -13,10 +13,10 @@ use crate::{
     app::{self, App},
     auth::Caller,
     domain::{
-        scope::scope,
+        scope::{Scope, scope},
         team::{Grants, Quotas, Team},
     },
-    error::Result,
+    error::{Error, Result},
     http::{
         extract::{Authorized, Json, Path, Query},
         idempotency::{Created, Creation, Keyed, lost, once},
@@ -94,14 +94,14 @@ pub struct QuotasPatch {
     pub requests_per_second: Option<std::num::NonZeroU32>,
     #[serde(default, deserialize_with = "storable")]
     #[schema(required = false)]
-    pub instance_seconds_per_day: Option<u64>,
+    pub instance_seconds_per_day: Option<Option<u64>>,
 }
 
 /// What the database can hold.
-fn storable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+fn storable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
     match Option::<u64>::deserialize(deserializer)? {
         Some(value) if i64::try_from(value).is_err() => Err(D::Error::custom(format!("must be at most {}", i64::MAX))),
-        value => Ok(value),
+        value => Ok(Some(value)),
     }
 }
 
@@ -116,8 +116,8 @@ impl QuotasPatch {
         set(&mut quotas.max_lifetime_seconds, self.max_lifetime_seconds.map(Into::into));
         set(&mut quotas.max_execs, self.max_execs);
         set(&mut quotas.requests_per_second, self.requests_per_second.map(Into::into));
-        if self.instance_seconds_per_day.is_some() {
-            quotas.instance_seconds_per_day = self.instance_seconds_per_day;
+        if let Some(seconds) = self.instance_seconds_per_day {
+            quotas.instance_seconds_per_day = seconds;
         }
     }
 }
@@ -172,14 +172,17 @@ async fn list_teams(
     Ok(List::of(app::teams::list(&app.pool, &query.into()).await?, TeamDto::from))
 }
 
-/// One team.
+/// One team. With the scope `keys`, and without `admin`, the key's own.
 #[utoipa::path(get, path = "/v1/teams/{id}", operation_id = "get_team", tag = "teams",
     params(("id" = TeamId, Path)), responses((status = 200, body = TeamDto), Failures))]
 async fn get_team(
     State(app): State<App>,
-    _: Authorized<scope::Admin>,
+    caller: Authorized<scope::KeysOrAdmin>,
     Path(id): Path<TeamId>,
 ) -> Result<Json<TeamDto>> {
+    if !caller.scopes.contains(Scope::Admin) && id != *caller.team_id() {
+        return Err(Error::not_found("team"));
+    }
     Ok(Json(app::teams::get(&app.pool, id.as_str()).await?.into()))
 }
 

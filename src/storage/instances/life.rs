@@ -298,6 +298,8 @@ pub async fn system_step(connection: &mut PgConnection, id: &InstanceId, step: &
 pub struct InstanceChange<'a> {
     /// A new life from now on, seconds; only for an instance that is RUNNING or PAUSED.
     pub timeout: Option<u32>,
+    /// With `timeout`: its very end.
+    pub until: Option<DateTime<Utc>>,
     pub upstream_timeout: Option<f64>,
     pub metadata: Option<&'a BTreeMap<String, String>>,
     pub idle: Option<Option<&'a Idle>>,
@@ -316,7 +318,7 @@ pub async fn update(
     let done = sqlx::query!(
         "UPDATE instances
          SET timeout_seconds = coalesce($3, timeout_seconds),
-             expires_at = coalesce(now() + make_interval(secs => $3), expires_at),
+             expires_at = coalesce($8, now() + make_interval(secs => $3), expires_at),
              upstream_expires_at = coalesce(now() + make_interval(secs => $4), upstream_expires_at),
              metadata = coalesce($5, metadata), idle = CASE WHEN $6 THEN $7 ELSE idle END,
              -- A new rule counts from now on.
@@ -330,6 +332,7 @@ pub async fn update(
         change.metadata.map(Json) as _,
         change.idle.is_some(),
         change.idle.flatten().map(Json) as _,
+        change.until,
     )
     .execute(connection)
     .await?;

@@ -74,6 +74,12 @@ fn output_is_read_on_from_any_cursor() {
         let sse = sse.header("accept", "text/event-stream").header("last-event-id", all[1]["cursor"].as_str().unwrap());
         let text = sse.send().await.unwrap().text().await.unwrap();
         assert!(!text.contains("event: started") && text.contains("event: exit"), "{text}");
+        // A client that comes again still has the address of its first time.
+        let first = format!("execs/{id}/output?after={}", all[0]["cursor"].as_str().unwrap());
+        let again = sandbox.request(Method::GET, &first).header("accept", "text/event-stream");
+        let end = all.last().unwrap()["cursor"].as_str().unwrap();
+        let text = again.header("last-event-id", end).send().await.unwrap().text().await.unwrap();
+        assert!(!text.contains("event: stdout"), "{text}");
         for query in ["after=nonsense", "follow=true", "follow=maybe", "before=1.2"] {
             sandbox.get(&format!("execs/{id}/output?{query}")).await.problem(422, "validation_failed");
         }

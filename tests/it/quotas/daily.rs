@@ -62,7 +62,9 @@ fn a_day_that_is_used_up_stops_what_runs_and_starts_nothing() {
         assert_eq!((&stopping["status"], &stopping["stop_reason"]), (&json!("STOPPING"), &json!("quota")));
         assert_eq!(api.get(&path(&paused)).await.expect(200)["status"], "PAUSED");
         assert_eq!(other.get(&path(&others)).await.expect(200)["status"], "RUNNING");
-        limit(&stack, &api, json!({"instance_seconds_per_day": 1_000_000})).await;
+        limit(&stack, &api, json!({"instance_seconds_per_day": null})).await;
+        let limits = api.get("/v1/me").await.expect(200);
+        assert_eq!(limits["limits"]["instance_seconds_per_day"], Value::Null, "{limits:#}");
         eventually(async || (api.post("/v1/instances", &json!({"tool": "base"})).await.status == 201).then_some(()))
             .await;
     });

@@ -91,7 +91,7 @@ async fn carried(app: &App, place: Place, plane: Plane, request: Request) -> Res
     let outcome = handle(app, place, plane, request).await;
     if let Err(error) = &outcome
         && of_the_cloud
-        && errors::is_over(error)
+        && error.is_over()
     {
         return Error::new(Code::NotFound, error.detail().to_owned()).into_response();
     }

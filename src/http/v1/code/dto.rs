@@ -231,6 +231,8 @@ pub struct ContextDto {
 
 impl Creation for ContextDto {}
 
+impl Creation for CodeAnswer {}
+
 impl From<CodeContext> for ContextDto {
     fn from(context: CodeContext) -> Self {
         Self { id: context.id, language: context.language, cwd: context.cwd }

@@ -23,7 +23,7 @@ use crate::{
         code::{CodeSpec, Language},
         scope::scope,
     },
-    error::Result,
+    error::{Error, Result},
     http::{
         extract::{Authorized, Json, Path},
         idempotency::{Created, Keyed, lost, once},
@@ -48,7 +48,10 @@ pub fn routes() -> OpenApiRouter<App> {
 /// `exit {execution_count, reason, error, duration_ms}` and `keepalive`. Either way the code is interrupted when the request
 /// ends before it, or when its time is up; its context lives on. One run at a time in a context: others wait.
 #[utoipa::path(post, path = "/v1/instances/{id}/code", operation_id = "run_code", tag = "code",
-    params(("id" = InstanceId, Path)), request_body = CodeRequest,
+    params(("id" = InstanceId, Path),
+        ("Idempotency-Key" = Option<String>, Header, description = "Runs the code once, to its end whoever hangs up, and answers a \
+            repetition for 24 h. Not for streams.")),
+    request_body = CodeRequest,
     responses(
         (status = 200, description = "It ran to its end, whether it failed or not; or the stream of its events.", content(
             (CodeAnswer = "application/json"), (String = "text/event-stream"), (String = "application/x-ndjson"))),
@@ -59,17 +62,33 @@ async fn run_code(
     caller: Authorized<scope::Exec>,
     Path(id): Path<InstanceId>,
     headers: HeaderMap,
-    Json(body): Json<CodeRequest>,
+    Keyed { body, key }: Keyed<CodeRequest>,
 ) -> Result<Response> {
     let spec = CodeSpec::from(body);
     let config = &app.config.exec;
     let limit = spec.output_limit.unwrap_or(config.output_limit);
-    let run = app::code::start(&app, &caller, &id, spec).await?;
-    match wanted(&headers) {
-        Some(framing) => Ok(respond(framing, stream::body(framing, run, config.keepalive))),
-        None => {
-            let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
-            Ok(Json(stream::collect(run, bytes(limit), bytes(config.max_output_limit)).await).into_response())
+    let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+    let (limit, results) = (bytes(limit), bytes(config.max_output_limit));
+    match (wanted(&headers), key) {
+        (Some(_), Some(_)) => {
+            Err(Error::field("Idempotency-Key", "is for code that is waited for: a stream is not repeated"))
+        }
+        (Some(framing), None) => {
+            let run = app::code::start(&app, &caller, &id, spec).await?;
+            Ok(respond(framing, stream::body(framing, run, config.keepalive)))
+        }
+        (None, None) => {
+            let run = app::code::start(&app, &caller, &id, spec).await?;
+            Ok(Json(stream::collect(run, limit, results).await).into_response())
+        }
+        (None, key) => {
+            let first = move |app: App, caller: Arc<Caller>, _| async move {
+                let run = app::code::start(&app, &caller, &id, spec).await?;
+                Ok((StatusCode::OK, stream::collect(run, limit, results).await))
+            };
+            // What a call ran that died cannot be found again, and is not run twice.
+            let again = |_: App, _: Arc<Caller>, _| async { Err::<Created<CodeAnswer>, _>(lost()) };
+            once(&app, caller.into_caller(), key, first, again).await
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{
     extract::{
         State, WebSocketUpgrade,
-        ws::{Message, rejection::WebSocketUpgradeRejection},
+        ws::{Message, WebSocket, rejection::WebSocketUpgradeRejection},
     },
     response::Response,
 };
@@ -27,9 +27,10 @@ use crate::{
     http::{
         extract::{Path, from_json},
         openapi::Failures,
+        request_log::carrying,
         v1::exec::Framing,
         websocket::{
-            CloseCode, KEY_ENDED, Opened, TEXT, accepted,
+            CloseCode, KEY_ENDED, Opened, TEXT, accepted, gone,
             traffic::{
                 Down, End, Frame, PENDING_NOTICES, PING_EVERY, PONG, Step, Up, close, first_frame, hear, notice,
                 refuse, send, text,
@@ -58,9 +59,11 @@ async fn code_websocket(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response> {
     let caller = opened.caller(&id, None, &[Scope::Exec])?;
-    app::instances::running(&app, &caller, &id).await?;
+    if let Err(error) = app::instances::running(&app, &caller, &id).await {
+        return gone(upgrade, &[TEXT], error);
+    }
     let permit = app.sockets.open(&app, &caller, &id)?;
-    Ok(accepted(upgrade, &[TEXT])?.on_upgrade(move |socket| async move {
+    Ok(accepted(upgrade, &[TEXT])?.on_upgrade(carrying(move |socket: WebSocket| async move {
         let (mut down, mut up) = socket.split();
         let end = match start(&app, &caller, &id, &mut up).await {
             Step::Continue(Ok(run)) => tokio::select! {
@@ -71,7 +74,7 @@ async fn code_websocket(
             Step::Break(end) => end,
         };
         close(&mut down, &mut up, end).await;
-    }))
+    })))
 }
 
 async fn start(app: &App, caller: &Caller, instance: &InstanceId, up: &mut Up) -> Step<Result<Run>> {

@@ -187,8 +187,10 @@ pub fn signal(name: &str) -> Result<Signal> {
 }
 
 /// The events there are, where they end, and whether more may come.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct OutputDocument {
+    /// As they are streamed, with their `type`.
+    #[schema(value_type = Vec<serde_json::Map<String, serde_json::Value>>)]
     pub events: Vec<Box<RawValue>>,
     pub cursor: String,
     pub status: ExecStatus,

@@ -66,6 +66,12 @@ pub fn routes() -> OpenApiRouter<App> {
 /// Runs a command. The answer waits for its end, or with `Accept: text/event-stream` or `application/x-ndjson` streams
 /// what happens; either way the command ends with the request. With `background` it lives on: 202. The repetition of a call
 /// with an `Idempotency-Key` is answered with the command as it is then, not with its stream.
+///
+/// The events of a stream, over WebSocket too: `started {exec_id, pid, resume_token}` (the token only of a command that outlives its
+/// viewers), `stdout|stderr|pty {data}` (text; with `encoding: "base64"` bytes that are none), `gap {bytes, reason}` for what cannot be
+/// told any more, `exit {exit_code, signal, reason: exited|signalled|timeout|killed|lost, error, duration_ms}` and `keepalive`. Each but
+/// `keepalive` has a `cursor` to go on from (`after`, `Last-Event-ID`). In SSE `event` is the type and `id` the cursor; lines of JSON and
+/// messages have the `type` in the object.
 #[utoipa::path(post, path = "/v1/instances/{id}/exec", operation_id = "exec_command", tag = "exec",
     params(("id" = InstanceId, Path),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition safe for 24 h.")),
@@ -108,7 +114,8 @@ async fn exec_command(
 async fn before(app: &App, caller: &Caller, id: &InstanceId, exec: &str) -> Result<Response> {
     let exec: ExecId = exec.parse().map_err(|_| lost())?;
     let exec = app::exec::get(app, caller, id, &exec).await?;
-    Ok(as_replayed(Json(ExecDto::from(exec)).into_response()))
+    let status = if exec.foreground { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok(as_replayed((status, Json(ExecDto::from(exec))).into_response()))
 }
 
 fn feed(app: &App, caller: &Caller, framing: Framing, source: Source, after: Option<&Cursor>, follow: bool) -> Feed {
@@ -172,7 +179,7 @@ async fn kill_exec(
         ("Last-Event-ID" = Option<String>, Header, description = "As `after`, from clients of SSE.")),
     responses(
         (status = 200, description = "`{events, cursor, status}`, or the stream of events.", content(
-            (serde_json::Value = "application/json"), (String = "text/event-stream"), (String = "application/x-ndjson"))),
+            (dto::OutputDocument = "application/json"), (String = "text/event-stream"), (String = "application/x-ndjson"))),
         Failures,
     ))]
 async fn get_exec_output(
@@ -186,7 +193,8 @@ async fn get_exec_output(
     if query.follow && framing.is_none() {
         return Err(Error::field("follow", "needs `Accept: text/event-stream` or `application/x-ndjson`"));
     }
-    let after = query.after.map_or_else(|| last_event_id(&headers), |after| Ok(Some(after)))?;
+    // A client that comes again says in the header what it saw last; its address is still that of the first time.
+    let after = last_event_id(&headers)?.or(query.after);
     let source = app::exec::output(&app, &caller, &id, &exec, after.as_ref()).await?;
     match framing {
         Some(framing) => {

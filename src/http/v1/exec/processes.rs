@@ -14,6 +14,7 @@ use crate::{
     http::{
         extract::{Authorized, Json, Path},
         openapi::Failures,
+        page::List,
     },
     ids::{ExecId, InstanceId},
 };
@@ -42,22 +43,16 @@ impl From<Running> for Process {
     }
 }
 
-/// The processes of an instance.
-#[derive(Debug, Serialize, ToSchema)]
-struct Processes {
-    items: Vec<Process>,
-}
-
-/// The processes that were started through the instance's daemon, by whomever, and run. Any of them can be attached to.
+/// The processes that were started through the instance's daemon, by whomever, and run. Any of them can be attached to. All on one page.
 #[utoipa::path(get, path = "/v1/instances/{id}/processes", operation_id = "list_processes", tag = "exec",
-    params(("id" = InstanceId, Path)), responses((status = 200, body = Processes), Failures))]
+    params(("id" = InstanceId, Path)), responses((status = 200, body = List<Process>), Failures))]
 async fn list_processes(
     State(app): State<App>,
     caller: Authorized<scope::ExecOrExecRead>,
     Path(id): Path<InstanceId>,
-) -> Result<Json<Processes>> {
+) -> Result<List<Process>> {
     let running = app::exec::processes::list(&app, &caller, &id).await?;
-    Ok(Json(Processes { items: running.into_iter().map(Process::from).collect() }))
+    Ok(List { items: running.into_iter().map(Process::from).collect(), next_cursor: None })
 }
 
 /// Begins to follow a process that somebody else started, from now on: it becomes a command like those that were started

@@ -36,8 +36,9 @@ use crate::{
     http::{
         extract::{Path, Query},
         openapi::Failures,
+        request_log::carrying,
         websocket::{
-            BINARY, CloseCode, KEY_ENDED, Opened, TEXT, accepted,
+            BINARY, CloseCode, KEY_ENDED, Opened, TEXT, accepted, gone,
             traffic::{
                 Down, End, Frame, PENDING_NOTICES, PING_EVERY, PONG, Step, Up, close, first_frame, hear, notice,
                 refuse, send, text,
@@ -70,13 +71,15 @@ async fn exec_websocket(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response> {
     let caller = opened.caller(&id, None, &[Scope::Exec])?;
-    app::instances::running(&app, &caller, &id).await?;
+    if let Err(error) = app::instances::running(&app, &caller, &id).await {
+        return gone(upgrade, PROTOCOLS, error);
+    }
     let permit = app.sockets.open(&app, &caller, &id)?;
     let framing = opened.framing();
-    Ok(accepted(upgrade, PROTOCOLS)?.on_upgrade(move |socket| async move {
+    Ok(accepted(upgrade, PROTOCOLS)?.on_upgrade(carrying(move |socket: WebSocket| async move {
         let mut socket = Socket::new(app, socket, framing, permit);
         Box::pin(socket.run_command(&caller, &id)).await;
-    }))
+    })))
 }
 
 /// Attaches to a command: its events since `after` and from now on, and for a writer input the other way. A `keepalive`
@@ -95,16 +98,19 @@ async fn attach_websocket(
 ) -> Result<Response> {
     let needed: &[Scope] = if query.writer { &[Scope::Exec] } else { &[Scope::Exec, Scope::ExecRead] };
     let caller = opened.caller(&id, Some(&exec), needed)?;
-    let source = app::exec::output(&app, &caller, &id, &exec, query.after.as_ref()).await?;
+    let source = match app::exec::output(&app, &caller, &id, &exec, query.after.as_ref()).await {
+        Ok(source) => source,
+        Err(error) => return gone(upgrade, PROTOCOLS, error),
+    };
     let permit = app.sockets.open(&app, &caller, &id)?;
     let framing = opened.framing();
     let encoder = encoder(&app, &caller, framing, source.exec(), query.after.as_ref());
     let handle = if query.writer { writer(&app, &caller, &id, &source).await } else { None };
     let present = source.present();
-    Ok(accepted(upgrade, PROTOCOLS)?.on_upgrade(move |socket| async move {
+    Ok(accepted(upgrade, PROTOCOLS)?.on_upgrade(carrying(move |socket: WebSocket| async move {
         let mut socket = Socket::new(app, socket, framing, permit);
         Box::pin(socket.follow(source, encoder, handle, present)).await;
-    }))
+    })))
 }
 
 /// The process, for one who writes to it; `None` when it has ended.

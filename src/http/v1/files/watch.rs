@@ -26,6 +26,7 @@ use crate::{
     http::{
         extract::{Authorized, FromQuery, Path, Query, QueryReader},
         openapi::Failures,
+        request_log::carrying,
         unread::Bounded,
         v1::{
             Framing,
@@ -211,7 +212,8 @@ pub(super) async fn watch_files(
             let caller = opened.caller(&id, None, &[Scope::FilesRead])?;
             let watch = files::of(&app, &caller, &id, user).await?.watch(&path, recursive).await?;
             let hold = app.holders.hold_key(&caller);
-            Ok(upgrade.on_upgrade(move |socket| socket::serve(socket, watch, app.config.exec.keepalive, hold)))
+            Ok(upgrade
+                .on_upgrade(carrying(move |socket| socket::serve(socket, watch, app.config.exec.keepalive, hold))))
         }
     }
 }
