@@ -191,7 +191,7 @@ fn calls_on_any_replica_are_use_and_so_is_a_new_rule() {
 fn use_at_the_last_moment_keeps_it_running() {
     run(async {
         let stack = still().await;
-        let api = stack.api();
+        let api = stack.api().at(&stack.url);
         let instance = start(&api, "stop").await;
         age(&stack).await;
         let mut connection = stack.app.pool.acquire().await.unwrap();
