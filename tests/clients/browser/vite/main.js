@@ -1,0 +1,3 @@
+import './note.js'
+
+document.querySelector('h1').textContent = 'From the sandbox'

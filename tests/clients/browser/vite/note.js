@@ -1,0 +1,3 @@
+document.querySelector('#note').textContent = 'as it was uploaded'
+
+import.meta.hot.accept()
