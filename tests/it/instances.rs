@@ -329,6 +329,7 @@ fn a_start_is_stopped_even_before_the_cloud_has_answered_it() {
         let api = stack.api();
         stack.fault(json!({"match": {"action": "StartSandboxInstance"}, "kind": "delay_response", "ms": 700}));
         let starting = api.post("/v1/instances?wait=0", &json!({"tool": "base"})).await.expect(202);
+        eventually("the start", async || (stack.upstream_states().len() == 1).then_some(())).await;
         assert_eq!(api.delete(&path(&starting)).await.status, 204);
         assert_eq!(api.get(&path(&starting)).await.expect(200)["status"], "STOPPED");
         eventually("its end in the cloud", async || (stack.upstream_states() == ["STOPPED"]).then_some(())).await;

@@ -27,7 +27,7 @@ impl Interpreter {
 
     /// `instance`: fields of the instance beside its tool.
     pub async fn with(options: Options, instance: Value) -> Self {
-        Self(Sandbox::of_type("code-interpreter", options, instance).await)
+        Self(Sandbox::of(&json!({"name": "ci", "type": "code-interpreter"}), options, instance).await)
     }
 
     /// To be asked at one gateway only: each counts by itself what it allows.

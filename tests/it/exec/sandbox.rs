@@ -22,15 +22,15 @@ impl Sandbox {
 
     /// `instance`: fields of the instance beside its tool.
     pub async fn with(options: Options, instance: Value) -> Self {
-        Self::of_type("custom", options, instance).await
+        Self::of(&json!({"name": "shell", "type": "custom"}), options, instance).await
     }
 
-    /// As [`with`](Self::with), of a tool of another type.
-    pub async fn of_type(kind: &str, options: Options, mut instance: Value) -> Self {
+    /// As [`with`](Self::with), of another tool.
+    pub async fn of(tool: &Value, options: Options, mut instance: Value) -> Self {
         let stack = Stack::with(options).await;
         let api = stack.api();
-        api.post("/v1/tools?wait=30s", &json!({"name": "shell", "type": kind})).await.expect(201);
-        instance["tool"] = json!("shell");
+        api.post("/v1/tools?wait=30s", tool).await.expect(201);
+        instance["tool"] = tool["name"].clone();
         let instance = api.post("/v1/instances", &instance).await.expect(201);
         let id = instance["id"].as_str().expect("an id").to_owned();
         Self { stack, api, id }
