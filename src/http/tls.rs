@@ -142,25 +142,27 @@ impl Content {
 }
 
 /// A connection under TLS. What a client has sent last is hidden in records: to tell an end from a pause a byte is read ahead.
-pub struct TlsIo {
-    stream: TlsStream<TcpStream>,
+pub struct TlsIo<S = TlsStream<TcpStream>> {
+    stream: S,
     ahead: Option<u8>,
+    /// What is told when it is read next.
+    failed: Option<io::Error>,
     ended: bool,
 }
 
-impl TlsIo {
+impl<S> TlsIo<S> {
     #[must_use]
-    pub fn new(stream: TlsStream<TcpStream>) -> Self {
-        Self { stream, ahead: None, ended: false }
+    pub fn new(stream: S) -> Self {
+        Self { stream, ahead: None, failed: None, ended: false }
     }
 }
 
-impl Ends for TlsIo {
+impl<S: AsyncRead + Unpin> Ends for TlsIo<S> {
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.ahead.is_some() {
             return Poll::Pending;
         }
-        if self.ended {
+        if self.ended || self.failed.is_some() {
             return Poll::Ready(());
         }
         let mut next = [0];
@@ -180,13 +182,23 @@ impl Ends for TlsIo {
     }
 }
 
-impl AsyncRead for TlsIo {
+impl<S: AsyncRead + Unpin> AsyncRead for TlsIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if buffer.remaining() > 0
             && let Some(byte) = self.ahead.take()
         {
             buffer.put_slice(&[byte]);
+            // What follows it comes along: a body must not go through byte by byte.
+            if buffer.remaining() > 0
+                && let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_read(cx, buffer)
+            {
+                self.failed = Some(error);
+            }
             return Poll::Ready(Ok(()));
+        }
+        if let Some(error) = self.failed.take() {
+            self.ended = true;
+            return Poll::Ready(Err(error));
         }
         if self.ended {
             return Poll::Ready(Ok(()));
@@ -195,7 +207,7 @@ impl AsyncRead for TlsIo {
     }
 }
 
-impl AsyncWrite for TlsIo {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TlsIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, data)
     }
@@ -224,6 +236,33 @@ impl AsyncWrite for TlsIo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// What was sent, as it is read with a look for the end before each read.
+    async fn read_with_looks(mut ours: TlsIo<tokio::io::DuplexStream>) -> Vec<Vec<u8>> {
+        let mut pieces = Vec::new();
+        loop {
+            let _looked = std::future::poll_fn(|cx| Poll::Ready(ours.poll_ended(cx))).await;
+            let mut piece = vec![0; 64];
+            let read = ours.read(&mut piece).await.unwrap();
+            if read == 0 {
+                return pieces;
+            }
+            piece.truncate(read);
+            pieces.push(piece);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_looked_at_comes_with_what_follows_it() {
+        let (ours, mut theirs) = tokio::io::duplex(1000);
+        let sent: Vec<u8> = (0..=255).collect();
+        theirs.write_all(&sent).await.unwrap();
+        drop(theirs);
+        let pieces = read_with_looks(TlsIo::new(ours)).await;
+        assert_eq!(pieces.concat(), sent);
+        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [64, 64, 64, 64]);
+    }
 
     fn write(files: &Tls, cert: Option<&rcgen::Certificate>, key: Option<&rcgen::KeyPair>) {
         if let Some(cert) = cert {
