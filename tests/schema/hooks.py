@@ -32,7 +32,7 @@ FORESEEN = [
     (r"mount_envd", r"this gateway has no envd volume configured.*"),
     # Bounds of durations, which are texts.
     (r"timeout|default_timeout|expires_at", r"must lie between (30s|1s) and 24h"),
-    (r"idle\.after", r"must be at least 10s"),
+    (r"idle\.after|idle\.stop_after", r"must be at least 10s"),
     (r"expires_in", r"must be longer than nothing"),
     # Lengths in bytes, where a schema counts characters; names of map entries.
     (r"path|source|destination|files\[\d+\]\.path|collect\[\d+\]", r"must have at most 4095 bytes, .*"),
@@ -55,7 +55,8 @@ FORESEEN = [
     (r"context_id", r"may not stand beside `language`: .*"),
     (r"expires_at", r"may not be given together with `timeout`"),
     (r"to", r"must be later than `from`"),
-    (r"follow", r"needs `Accept: .*"),
+    (r"follow|after", r"needs `Accept: .*"),
+    (r"idle\.stop_after", r"is for the action `pause`"),
     (r"network\..*", r"is required in mode VPC|belongs to mode VPC"),
     (r"mount_envd", r"is for tools of type custom"),
     (r"storage_mounts\[\d+\]\.name", r"each mount needs a name of its own"),
