@@ -224,19 +224,19 @@ fn refused() -> crate::error::Error {
 }
 
 fn presented(headers: &HeaderMap) -> Option<(Named, Vec<u8>)> {
-    PASS_HEADERS.iter().find_map(|name| read(headers.get(name)?))
+    PASS_HEADERS.iter().find_map(|name| read(name, headers.get(name)?))
 }
 
-/// A pass in a header's value: as it is, or as the cloud's clients for devices say it, `Bearer` before it.
-fn read(value: &HeaderValue) -> Option<(Named, Vec<u8>)> {
+/// A pass in a header: as it is, but for the general one, in which the cloud's clients for devices send it.
+fn read(name: &HeaderName, value: &HeaderValue) -> Option<(Named, Vec<u8>)> {
     let text = value.to_str().ok()?;
-    Named::read(text.strip_prefix("Bearer ").unwrap_or(text))
+    Named::read(if *name == header::AUTHORIZATION { text.strip_prefix("Bearer ")? } else { text })
 }
 
 /// Whether a pass to all ports stands where the cloud's clients send it.
 #[must_use]
 pub fn presents_access(headers: &HeaderMap) -> bool {
-    headers.get(ACCESS_TOKEN).and_then(read).is_some()
+    headers.get(ACCESS_TOKEN).and_then(|value| read(&ACCESS_TOKEN, value)).is_some()
 }
 
 /// Whether one of the headers holds something of a pass's form.
@@ -248,7 +248,7 @@ pub fn presents_pass(headers: &HeaderMap) -> bool {
 /// Takes passes out of a request on its way to a sandbox; what else stands in their headers is the server's own.
 pub fn remove_passes(headers: &mut HeaderMap) {
     for name in PASS_HEADERS {
-        if headers.get_all(&name).iter().any(|value| read(value).is_some()) {
+        if headers.get_all(&name).iter().any(|value| read(&name, value).is_some()) {
             headers.remove(&name);
         }
     }

@@ -8,9 +8,9 @@ use axum::{
     response::Response,
 };
 use http::{Method, request::Parts};
-use utoipa::openapi::{OpenApi, path::PathItem};
+use utoipa::openapi::{OpenApi, path::Operation};
 
-use super::{client_addr, idempotency, problem::Cause, request_log::RequestLog};
+use super::{client_addr, idempotency, openapi::methods_of, problem::Cause, request_log::RequestLog};
 use crate::{
     app::{App, audit::Attempt},
     auth::{Start, Trail},
@@ -26,8 +26,13 @@ pub struct Operations(Arc<HashMap<(Method, String), String>>);
 impl Operations {
     #[must_use]
     pub fn of(document: &OpenApi) -> Self {
-        let paths = document.paths.paths.iter();
-        Self(Arc::new(paths.flat_map(|(path, item)| operations(path, item)).collect()))
+        let all = document.paths.paths.iter().flat_map(|(path, item)| {
+            let named = |(method, operation): (Method, &Operation)| {
+                Some(((method, path.clone()), operation.operation_id.clone()?))
+            };
+            methods_of(item).filter_map(named)
+        });
+        Self(Arc::new(all.collect()))
     }
 
     /// With those of a face that has no document.
@@ -41,19 +46,6 @@ impl Operations {
         let route = parts.extensions.get::<MatchedPath>()?.as_str();
         self.0.get(&(parts.method.clone(), route.to_owned())).map(String::as_str)
     }
-}
-
-fn operations(path: &str, item: &PathItem) -> impl Iterator<Item = ((Method, String), String)> {
-    let all = [
-        (Method::GET, &item.get),
-        (Method::PUT, &item.put),
-        (Method::POST, &item.post),
-        (Method::PATCH, &item.patch),
-        (Method::DELETE, &item.delete),
-    ];
-    let named =
-        all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_ref()?.operation_id.clone()?)));
-    named.map(|(method, id)| ((method, path.to_owned()), id)).collect::<Vec<_>>().into_iter()
 }
 
 /// Middleware: gives a request its trail, and tells the history what became of it.

@@ -47,9 +47,9 @@ impl<T: DeserializeOwned> Keyed<T> {
     /// # Errors
     /// `body_too_large`; those of the body, and of the key.
     pub async fn read(request: Request, limit: u64) -> Result<Self> {
-        let unread = Unread::of(&request);
+        let asked = Asked::of(&request);
         let bytes = read_json(request, limit).await?;
-        Ok(Self { key: unread.key(&bytes)?, body: from_json(&bytes)? })
+        Ok(Self { key: asked.key(&bytes)?, body: from_json(&bytes)? })
     }
 }
 
@@ -64,20 +64,20 @@ impl<T: DeserializeOwned> FromRequest<App> for KeyedOption<T> {
 
     async fn from_request(request: Request, app: &App) -> Result<Self> {
         let is_json = content_type_is_json(&request);
-        let unread = Unread::of(&request);
+        let asked = Asked::of(&request);
         let bytes = read_body(request, app.config.server.max_json_body).await?;
-        Ok(Self { key: unread.key(&bytes)?, body: optional_json(&bytes, is_json)? })
+        Ok(Self { key: asked.key(&bytes)?, body: optional_json(&bytes, is_json)? })
     }
 }
 
 /// What a key stands for, but for the body.
-struct Unread {
+struct Asked {
     method: Method,
     path: String,
     header: Option<HeaderValue>,
 }
 
-impl Unread {
+impl Asked {
     fn of(request: &Request) -> Self {
         let header = request.headers().get(IDEMPOTENCY_KEY).cloned();
         Self { method: request.method().clone(), path: request.uri().path().to_owned(), header }

@@ -7,29 +7,22 @@ use axum::extract::MatchedPath;
 use http::{Method, request::Parts};
 use utoipa::openapi::{
     RefOr,
-    path::{Operation, ParameterIn, PathItem},
+    path::{Operation, ParameterIn},
 };
 
-use super::{activity::WAKE, extract::QueryReader, v1};
+use super::{activity::WAKE, extract::QueryReader, openapi::methods_of, v1};
 use crate::error::Result;
 
 /// Methods and routes of the document whose operations name no parameter of their own.
 static BARE: LazyLock<HashSet<(Method, String)>> = LazyLock::new(|| {
     let document = super::openapi::document();
-    let routes = document.paths.paths.into_iter().filter(|(route, _)| !v1::is_port_path(route));
-    routes.flat_map(|(route, item)| bare(item).map(move |method| (method, route.clone()))).collect()
+    let routes = document.paths.paths.iter().filter(|(route, _)| !v1::is_port_path(route));
+    let bare = routes.flat_map(|(route, item)| {
+        let bare = methods_of(item).filter(|(_, operation)| takes_none(operation));
+        bare.map(move |(method, _)| (method, route.clone()))
+    });
+    bare.collect()
 });
-
-fn bare(item: PathItem) -> impl Iterator<Item = Method> {
-    let operations = [
-        (Method::GET, item.get),
-        (Method::POST, item.post),
-        (Method::PUT, item.put),
-        (Method::PATCH, item.patch),
-        (Method::DELETE, item.delete),
-    ];
-    operations.into_iter().filter(|(_, operation)| operation.as_ref().is_some_and(takes_none)).map(|(method, _)| method)
-}
 
 fn takes_none(operation: &Operation) -> bool {
     let parameters = operation.parameters.iter().flatten();

@@ -158,6 +158,9 @@ fn code_runs_once() {
         let again = keyed(&sandbox.api, &path, "once", &body).await;
         assert_eq!(again.headers["idempotency-replayed"], "true");
         assert_eq!((again.expect(200), &first["stdout"]), (first.clone(), &json!("1\n")));
+        // A call that died: nobody knows whether it ran.
+        sandbox.stack.sql("UPDATE idempotency_keys SET status = NULL, body = NULL, locked_until = now()").await;
+        keyed(&sandbox.api, &path, "once", &body).await.problem(503, "unavailable");
         let streamed = sandbox.api.request(Method::POST, &path).header("accept", "text/event-stream");
         let streamed = read(streamed.header("idempotency-key", "twice").json(&body)).await;
         assert_eq!(streamed.problem(422, "validation_failed")["errors"][0]["field"], "Idempotency-Key");

@@ -64,17 +64,13 @@ fn every_operation_but_the_public_ones_asks_for_a_credential() {
         let anybody = Api::anonymous(&stack.url);
         let document = anybody.get("/openapi.json").await.expect(200);
         let mut seen = 0;
-        for (path, operations) in document["paths"].as_object().unwrap() {
-            for (method, operation) in operations.as_object().unwrap() {
-                let Some(id) = operation["operationId"].as_str() else { continue };
-                if PUBLIC.contains(&id) {
-                    continue;
-                }
-                let method: Method = method.to_uppercase().parse().unwrap();
-                let response = anybody.request(method, &fill_in(path, operation)).send().await.unwrap();
-                assert_eq!(response.status(), 401, "{id} answers without a credential");
-                seen += 1;
+        for Operation { id, method, path, .. } in operations(&document) {
+            if PUBLIC.contains(&id) {
+                continue;
             }
+            let response = anybody.request(method, &path).send().await.unwrap();
+            assert_eq!(response.status(), 401, "{id} answers without a credential");
+            seen += 1;
         }
         assert!(seen > 5, "the document lists the operations");
     });
@@ -88,22 +84,18 @@ fn every_operation_names_a_query_parameter_that_it_does_not_know() {
         let admin = stack.admin();
         let document = Api::anonymous(&stack.url).get("/openapi.json").await.expect(200);
         let mut bare = 0;
-        for (path, operations) in document["paths"].as_object().unwrap() {
+        for Operation { id, method, path, described } in operations(&document) {
             // What is asked of a port is the sandbox's.
             if !path.starts_with("/v1/") || path.contains("/ports/") {
                 continue;
             }
-            for (method, operation) in operations.as_object().unwrap() {
-                let Some(id) = operation["operationId"].as_str() else { continue };
-                let asked = format!("{}?colour=red", fill_in(path, operation));
-                let answer = harness::read(admin.request(method.to_uppercase().parse().unwrap(), &asked)).await;
-                assert!(answer.status.is_client_error(), "{id}: {answer:?}");
-                let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
-                if !parameters.iter().any(|one| one["in"] == "query" && one["name"] != "wake") {
-                    let refused = answer.problem(422, "validation_failed");
-                    assert_eq!(refused["errors"][0]["field"], "colour", "{id}: {refused:#}");
-                    bare += 1;
-                }
+            let answer = harness::read(admin.request(method, &format!("{path}?colour=red"))).await;
+            assert!(answer.status.is_client_error(), "{id}: {answer:?}");
+            let parameters = described["parameters"].as_array().cloned().unwrap_or_default();
+            if !parameters.iter().any(|one| one["in"] == "query" && one["name"] != "wake") {
+                let refused = answer.problem(422, "validation_failed");
+                assert_eq!(refused["errors"][0]["field"], "colour", "{id}: {refused:#}");
+                bare += 1;
             }
         }
         assert!(bare > 20, "{bare}");
@@ -138,6 +130,27 @@ async fn until(connection: &mut TcpStream, text: &str) -> String {
         said.push_str(std::str::from_utf8(&piece[..read]).unwrap());
     }
     said
+}
+
+/// An operation of the document.
+struct Operation<'a> {
+    id: &'a str,
+    method: Method,
+    /// With something in the place of each parameter.
+    path: String,
+    described: &'a Value,
+}
+
+fn operations(document: &Value) -> Vec<Operation<'_>> {
+    let paths = document["paths"].as_object().unwrap().iter();
+    let all = paths
+        .flat_map(|(path, methods)| methods.as_object().unwrap().iter().map(move |(method, one)| (path, method, one)));
+    let named = all.filter_map(|(path, method, described)| {
+        let id = described["operationId"].as_str()?;
+        let method = method.to_uppercase().parse().unwrap();
+        Some(Operation { id, method, path: fill_in(path, described), described })
+    });
+    named.collect()
 }
 
 /// A path with something in the place of each parameter.

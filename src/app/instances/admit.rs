@@ -120,7 +120,7 @@ fn passes(error: &Error) -> bool {
 }
 
 /// Whether it was the cloud that said that the account is full.
-pub(super) fn is_account_full(error: &Error) -> bool {
+fn is_account_full(error: &Error) -> bool {
     error.code() == Code::QuotaExceeded && error.inner().upstream.is_some()
 }
 
@@ -224,18 +224,37 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Notes that the cloud said that an account is full: those who ask from now on wait for one of its instances to end. Answers
-/// the error with the limit.
-pub(super) async fn note_full(app: &App, upstream: &str, error: Error) -> Result<Error> {
-    let mut connection = app.pool.acquire().await?;
-    let count = queue::system_note_full(&mut connection, upstream).await?;
-    Ok(error.retryable(true).with_limit(ACCOUNT, count, count).with_retry_after(LOOK))
+/// What a start failed with; of an account that is full, as the cloud says, with the limit. That is noted: those who ask from now
+/// on wait for one of its instances to end.
+pub(super) async fn with_limit(app: &App, upstream: &str, error: Error) -> Error {
+    if !is_account_full(&error) {
+        return error;
+    }
+    let error = error.retryable(true).with_retry_after(LOOK);
+    match count_full(app, upstream).await {
+        Ok(count) => error.with_limit(ACCOUNT, count, count),
+        Err(failed) => {
+            tracing::warn!(upstream, %failed, "a full account could not be noted");
+            error
+        }
+    }
 }
 
-/// Notes that the cloud took an instance: what it said of a full account may be over.
-pub(super) async fn note_taken(app: &App, upstream: &str) -> Result<()> {
+async fn count_full(app: &App, upstream: &str) -> Result<u64> {
     let mut connection = app.pool.acquire().await?;
-    Ok(queue::system_note_taken(&mut connection, upstream).await?)
+    Ok(queue::system_note_full(&mut connection, upstream).await?)
+}
+
+/// Notes that the cloud took an instance: what it said of a full account may be over. It is only to be asked again sooner by that:
+/// a start is no failure when it cannot be noted.
+pub(super) async fn note_taken(app: &App, upstream: &str) {
+    let noted = async {
+        let mut connection = app.pool.acquire().await?;
+        queue::system_note_taken(&mut connection, upstream).await
+    };
+    if let Err(error) = noted.await {
+        tracing::warn!(upstream, %error, "a start could not be noted");
+    }
 }
 
 #[cfg(test)]

@@ -54,14 +54,13 @@ async fn run(app: &App, id: &InstanceId, look_first: bool) -> Result<Instance> {
         end: Instant::now() + left,
     };
     match starter.start().await {
-        Ok(running) => admit::note_taken(app, &instance.upstream).await.map(|()| running),
+        Ok(running) => {
+            admit::note_taken(app, &instance.upstream).await;
+            Ok(running)
+        }
         Err(Halt::Failed(error, last)) => {
             let error = starter.fail(error, last.as_deref()).await;
-            Err(if admit::is_account_full(&error) {
-                admit::note_full(app, &instance.upstream, error).await?
-            } else {
-                error
-            })
+            Err(admit::with_limit(app, &instance.upstream, error).await)
         }
         Err(Halt::Unwanted) => starter.undo().await,
         Err(Halt::Draining) => {

@@ -403,15 +403,8 @@ async fn create_instance(
 ) -> Result<Response> {
     caller.require_unbound()?;
     let patience = query.wait.patience(&app)?;
-    let (queueing, place) = query.queue.queueing(&app)?;
-    // Who has a key may ask again: its place is kept.
-    let _place = match key {
-        None => Some(place),
-        Some(_) => {
-            place.disarm();
-            None
-        }
-    };
+    // Who has a key may ask again.
+    let (queueing, _place) = query.queue.queueing(&app, key.is_some())?;
     let wanted = body.into();
     let first = move |app: App, caller: Arc<Caller>, intent| async move {
         let instance = match queueing {

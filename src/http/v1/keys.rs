@@ -252,7 +252,7 @@ async fn rotate_key(
         app.auth.forget_all();
         Ok((StatusCode::OK, MintedKey::from(minted)))
     };
-    // Nothing is noted with the key: whoever was not told the new secret has to ask for another.
+    // Nothing is noted with the key: a call that died told nobody its secret, and is made again.
     let again = |_: App, _: Arc<Caller>, _| async { Err::<Created<MintedKey>, _>(lost()) };
     once(&app, caller.into_caller(), key, first, again).await
 }

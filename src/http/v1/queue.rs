@@ -18,17 +18,18 @@ impl QueueQuery {
         Self(query.duration("queue"))
     }
 
-    /// How to wait in line, if at all; the place is given up when the guard goes, as it does with its request.
+    /// How to wait in line, if at all; the place is given up when the guard goes, as it does with its request. There is none for a
+    /// place that `stays`.
     ///
     /// # Errors
     /// `validation_failed` for more than the configuration allows.
-    pub fn queueing(self, app: &App) -> Result<(Option<Queueing>, DropGuard)> {
+    pub fn queueing(self, app: &App, stays: bool) -> Result<(Option<Queueing>, Option<DropGuard>)> {
         let (asked, longest) = (self.0.map(Seconds::to_std), app.config.instances.max_wait);
         if asked.is_some_and(|asked| asked > longest) {
             return Err(Error::field("queue", format!("may be {} s at most", longest.as_secs())));
         }
         let given_up = CancellationToken::new();
-        let guard = given_up.clone().drop_guard();
+        let guard = (!stays).then(|| given_up.clone().drop_guard());
         let queueing = asked.filter(|asked| !asked.is_zero()).map(|patience| Queueing { patience, given_up });
         Ok((queueing, guard))
     }

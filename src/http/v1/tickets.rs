@@ -72,7 +72,7 @@ async fn create_ticket(
         let dto = TicketDto { ticket: ticket.ticket.expose_secret().to_owned(), expires_at: ticket.expires_at };
         Ok((StatusCode::CREATED, dto))
     };
-    // Nothing is noted with the key: a ticket that nobody was told of is good for nothing.
+    // Nothing is noted with the key: a call that died told nobody its ticket, and is made again.
     let again = |_: App, _: Arc<Caller>, _| async { Err::<Created<TicketDto>, _>(lost()) };
     once(&app, caller.into_caller(), key, first, again).await
 }

@@ -17,7 +17,7 @@ use self::dto::{CodeAnswer, CodeRequest, ContextDto, CreateContext};
 pub(super) use self::stream::encode;
 use super::exec::{respond, wanted};
 use crate::{
-    app::{self, App},
+    app::{self, App, idempotency::Intent},
     auth::Caller,
     domain::{
         code::{CodeSpec, Language},
@@ -82,11 +82,12 @@ async fn run_code(
             Ok(Json(stream::collect(run, limit, results).await).into_response())
         }
         (None, key) => {
-            let first = move |app: App, caller: Arc<Caller>, _| async move {
+            let first = move |app: App, caller: Arc<Caller>, intent: Intent| async move {
+                intent.note(&mut *app.pool.acquire().await?, id.as_str()).await?;
                 let run = app::code::start(&app, &caller, &id, spec).await?;
                 Ok((StatusCode::OK, stream::collect(run, limit, results).await))
             };
-            // What a call ran that died cannot be found again, and is not run twice.
+            // It may have run, and what came of it cannot be found: it is not run again.
             let again = |_: App, _: Arc<Caller>, _| async { Err::<Created<CodeAnswer>, _>(lost()) };
             once(&app, caller.into_caller(), key, first, again).await
         }

@@ -70,7 +70,7 @@ async fn create_run(
     let caller = caller.into_caller();
     let background = body.background;
     let wanted_run = body.into_wanted(&app)?;
-    let (queueing, _place) = query.queue.queueing(&app)?;
+    let (queueing, _place) = query.queue.queueing(&app, false)?;
     let (task_app, task_caller) = (app.clone(), Arc::clone(&caller));
     let start = |intent| {
         let work = async move { app::runs::create(&task_app, &task_caller, &wanted_run, queueing, intent).await };
