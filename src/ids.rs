@@ -4,6 +4,7 @@
 
 use std::{fmt, str::FromStr};
 
+use chrono::{DateTime, Utc};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use uuid::{Builder, Uuid};
@@ -27,6 +28,13 @@ fn is_encoded(text: &str) -> bool {
     text.len() == LENGTH
         && text.bytes().all(|byte| ALPHABET.contains(&byte))
         && text.starts_with(|first: char| ('0'..='7').contains(&first))
+}
+
+/// Milliseconds since 1970 that an encoded value begins with.
+fn millis(encoded: &str) -> i64 {
+    let digit = |byte| ALPHABET.iter().position(|known| *known == byte).unwrap_or_default() as u128;
+    let value = encoded.bytes().fold(0_u128, |value, byte| (value << 5) | digit(byte));
+    i64::try_from(value >> 80).unwrap_or_default()
 }
 
 /// Makes ids. The time part comes from the clock, the rest is random.
@@ -87,6 +95,12 @@ macro_rules! id_types {
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+
+            /// When it was made, by the clock of the replica that made it.
+            #[must_use]
+            pub fn made_at(&self) -> DateTime<Utc> {
+                DateTime::from_timestamp_millis(millis(&self.0[$prefix.len()..])).unwrap_or_default()
             }
         }
 
@@ -181,7 +195,8 @@ mod tests {
         assert!(first < second);
         assert_eq!(first.as_str().len(), 29);
         assert!(format!("65535-{first}").len() <= 63);
-        assert_eq!(first.as_str().parse::<InstanceId>(), Ok(first));
+        assert_eq!(first.as_str().parse::<InstanceId>().as_ref(), Ok(&first));
+        assert_eq!(first.made_at().to_rfc3339(), "2026-01-01T00:00:00+00:00");
     }
 
     proptest! {
@@ -189,6 +204,7 @@ mod tests {
         fn encoded_values_parse_and_keep_their_order(a: u128, b: u128) {
             let (x, y) = (encode(a), encode(b));
             prop_assert!(is_encoded(&x));
+            prop_assert_eq!(millis(&x), (a >> 80) as i64);
             prop_assert_eq!(a.cmp(&b), x.cmp(&y));
         }
 

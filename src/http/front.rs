@@ -8,7 +8,8 @@ use axum::{
     extract::{ConnectInfo, Request, State},
     response::{IntoResponse, Response},
 };
-use http::{Version, header};
+use futures_util::{FutureExt, future::BoxFuture};
+use http::{Extensions, Version, header};
 use hyper::body::{Body as _, Incoming};
 use tower::Service;
 
@@ -42,6 +43,9 @@ impl Front {
 /// What answers the requests of a listener.
 pub trait Answer: Clone + Send + Sync + 'static {
     fn answer(self, request: Request) -> impl Future<Output = Response> + Send;
+
+    /// As [`answer`](Self::answer), for a request that may take the [lane](super::lane).
+    fn quick(&self, request: Request) -> Option<BoxFuture<'static, Response>>;
 }
 
 /// Who answers a request.
@@ -78,15 +82,35 @@ impl Room {
 
 impl Answer for Front {
     async fn answer(self, request: Request) -> Response {
+        let room = Room::of(&self.app, &request);
+        self.answer_in(room, request).await
+    }
+
+    fn quick(&self, request: Request) -> Option<BoxFuture<'static, Response>> {
+        let room = Room::of(&self.app, &request);
+        let takes_lane = match room {
+            Room::Port(..) => true,
+            Room::PortPath => comes_from_no_page(&request),
+            _ => false,
+        };
+        takes_lane.then(|| self.clone().answer_in(room, request).boxed())
+    }
+}
+
+/// What comes from no page needs none of the layers that are there for browsers.
+fn comes_from_no_page(request: &Request) -> bool {
+    !request.headers().contains_key(header::ORIGIN)
+}
+
+impl Front {
+    async fn answer_in(self, room: Room, request: Request) -> Response {
         let Self { app, api } = self;
-        let room = Room::of(&app, &request);
         let to_port = matches!(room, Room::PortPath | Room::Port(..));
         // Until the answer begins; whatever carries it says so itself.
         let _answer_due = request.extensions().get::<SendingSide>().filter(|_| to_port).map(SendingSide::wait);
         let around = app.clone();
         match room {
-            // What comes from no page needs none of the layers that are there for browsers.
-            Room::PortPath if !request.headers().contains_key(header::ORIGIN) => {
+            Room::PortPath if comes_from_no_page(&request) => {
                 let answer = |request| async move { proxy_port(State(app), request).await.into_response() };
                 request_log::around(&around, request, PORT_ROUTE, answer).await
             }
@@ -120,6 +144,10 @@ impl Answer for Router {
             Err(never) => match never {},
         }
     }
+
+    fn quick(&self, _: Request) -> Option<BoxFuture<'static, Response>> {
+        None
+    }
 }
 
 /// Who is at the other end of a connection.
@@ -133,6 +161,15 @@ pub struct Peer {
 #[derive(Clone, Copy, Debug)]
 pub struct UnderTls;
 
+/// Notes of a request how it came.
+pub fn announce(extensions: &mut Extensions, peer: Peer, side: &SendingSide) {
+    extensions.insert(ConnectInfo(peer.address));
+    extensions.insert(side.clone());
+    if peer.tls {
+        extensions.insert(UnderTls);
+    }
+}
+
 /// A request with its peer's address, as extractors expect it, and its connection's sending side.
 pub fn with_peer(
     mut request: http::Request<Incoming>,
@@ -140,11 +177,7 @@ pub fn with_peer(
     side: &SendingSide,
     lifecycle: &Lifecycle,
 ) -> Request {
-    request.extensions_mut().insert(ConnectInfo(peer.address));
-    request.extensions_mut().insert(side.clone());
-    if peer.tls {
-        request.extensions_mut().insert(UnderTls);
-    }
+    announce(request.extensions_mut(), peer, side);
     // In HTTP/2 a stream ends by itself; and who waits to be asked for its body is not.
     let may_be_left = request.version() < Version::HTTP_2
         && !request.body().is_end_stream()

@@ -12,6 +12,7 @@ pub mod front;
 pub mod health;
 mod held;
 pub mod idempotency;
+mod lane;
 mod leftover;
 mod limits;
 mod objects;

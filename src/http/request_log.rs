@@ -124,9 +124,12 @@ pub async fn around<F: Future<Output = Response>>(
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let client = client_addr::of(&request, &app.config.server.trusted_proxies);
-    let span = tracing::info_span!("request", request_id = %log.id(), %method, route, trace_id = trace_id(&request));
+    let (request_id, trace_id) = (log.id(), trace_id(&request));
+    let span = tracing::info_span!("request", request_id, method = method.as_str(), route, trace_id);
     let started = Instant::now();
-    let mut response = CURRENT.scope(log.clone(), answer(request)).instrument(span.clone()).await;
+    // Boxed: it would be moved into each of these, and is large (docs/PERFORMANCE.md).
+    let answered = Box::pin(answer(request));
+    let mut response = CURRENT.scope(log.clone(), answered).instrument(span.clone()).await;
     if let Some(header) = header {
         response.headers_mut().insert(REQUEST_ID, header);
     }

@@ -1,6 +1,6 @@
 //! Connections: HTTP/1.1 and HTTP/2 on one port, plain or under TLS. Without TLS, HTTP/2 is by prior knowledge.
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, time::Duration};
 
 use hyper::service::service_fn;
 use hyper_util::{
@@ -8,7 +8,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::TlsAcceptor;
@@ -17,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     client_io::{ClientIo, Ends, Patience, SendingSide},
     front::{Answer, Peer, with_peer},
+    lane::{Begun, Lane, Left},
     tls::TlsIo,
 };
-use crate::{app::App, lifecycle::Lifecycle};
+use crate::{app::App, clock::SharedClock, lifecycle::Lifecycle};
 
 /// Pause after a failed accept: out of descriptors, most likely, and others need time to close theirs.
 const RELIEF: Duration = Duration::from_millis(100);
@@ -35,8 +36,8 @@ pub fn serve(
     let config = &app.config.server;
     let patience = Patience { write: config.write_timeout, half_closed: config.half_closed_timeout };
     let draining = app.lifecycle.draining();
-    let lifecycle = app.lifecycle.clone();
-    accept(listener, Door { tls, answer, header_timeout: config.header_timeout, patience, draining, lifecycle })
+    let (lifecycle, clock) = (app.lifecycle.clone(), app.clock.clone());
+    accept(listener, Door { tls, answer, header_timeout: config.header_timeout, patience, draining, lifecycle, clock })
 }
 
 /// What all connections of a listener have in common.
@@ -48,6 +49,7 @@ struct Door<A> {
     patience: Patience,
     draining: CancellationToken,
     lifecycle: Lifecycle,
+    clock: SharedClock,
 }
 
 async fn accept<A: Answer>(listener: TcpListener, door: Door<A>) {
@@ -87,7 +89,13 @@ async fn connection<A: Answer>(
     door: Door<A>,
 ) {
     let side = SendingSide::default();
-    let stream = ClientIo::new(stream, door.patience, side.clone());
+    let mut stream = ClientIo::new(stream, door.patience, side.clone());
+    let first = match by_lane(&mut stream, peer, &side, &door).await {
+        Ok(Left::Over(first)) => first,
+        Ok(Left::Closed) => return,
+        Err(error) => return tracing::trace!(%error, "a connection ended early"),
+    };
+    let stream = Begun::new(first, stream);
     let (answer, lifecycle) = (door.answer, door.lifecycle);
     let service = service_fn(move |request| {
         let answered = answer.clone().answer(with_peer(request, peer, &side, &lifecycle));
@@ -109,4 +117,21 @@ async fn connection<A: Answer>(
     if let Err(error) = served {
         tracing::trace!(%error, "a connection ended early");
     }
+}
+
+/// Answers what is simple enough.
+async fn by_lane<A: Answer>(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin + Send),
+    peer: Peer,
+    side: &SendingSide,
+    door: &Door<A>,
+) -> io::Result<Left> {
+    let (patience, draining, clock) = (door.header_timeout, &door.draining, &*door.clock);
+    let lane = Lane { answer: &door.answer, peer, side, patience, draining, clock };
+    // Boxed: what follows on the connection is not to be larger for it.
+    let left = Box::pin(lane.run(stream)).await?;
+    if matches!(left, Left::Closed) {
+        stream.shutdown().await?;
+    }
+    Ok(left)
 }

@@ -72,7 +72,11 @@ impl From<Row> for Exec {
     }
 }
 
-/// Stores a command that is being started. `owner` follows its output, and says so again within `lease_seconds`. False when
+fn length_column(length: u64) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
+/// Stores a command that is being started, or one that has ended since. `owner` follows its output, and says so again within `lease_seconds`. False when
 /// there is one of that id.
 ///
 /// # Errors
@@ -80,9 +84,10 @@ impl From<Row> for Exec {
 pub async fn insert(connection: &mut PgConnection, exec: &Exec, owner: &str, lease_seconds: f64) -> sqlx::Result<bool> {
     let done = sqlx::query!(
         "INSERT INTO execs (id, team_id, instance_id, created_by, cmd, user_name, tag, background, foreground, pty, stdin,
-                            durable, attached, status, pid, epoch, started_at, expires_at, owner, lease_until, keep_alive)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'running', $14, $15, $16, $17, $18,
-                 now() + make_interval(secs => $19), $20)
+                            durable, attached, status, pid, epoch, started_at, expires_at, owner, lease_until, keep_alive,
+                            exit_code, signal, reason, error, ended_at, output_end)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+                 now() + make_interval(secs => $20), $21, $22, $23, $24, $25, $26, $27)
          ON CONFLICT (id) DO NOTHING",
         exec.id.as_str(),
         exec.team_id.as_str(),
@@ -97,6 +102,7 @@ pub async fn insert(connection: &mut PgConnection, exec: &Exec, owner: &str, lea
         exec.stdin,
         exec.durable,
         exec.attached,
+        exec.status.as_str(),
         exec.pid.map(i64::from),
         epoch_column(exec.epoch),
         exec.started_at,
@@ -104,6 +110,12 @@ pub async fn insert(connection: &mut PgConnection, exec: &Exec, owner: &str, lea
         owner,
         lease_seconds,
         exec.keep_alive,
+        exec.exit_code,
+        exec.signal,
+        exec.reason.map(Reason::as_str),
+        exec.error,
+        exec.ended_at,
+        exec.output_end.map(length_column),
     )
     .execute(connection)
     .await?;
@@ -146,7 +158,7 @@ pub async fn finish(connection: &mut PgConnection, exec: &Exec, owner: &str) -> 
         exec.reason.map(Reason::as_str),
         exec.error,
         exec.ended_at,
-        exec.output_end.map(|end| i64::try_from(end).unwrap_or(i64::MAX)),
+        exec.output_end.map(length_column),
     )
     .execute(connection)
     .await?;

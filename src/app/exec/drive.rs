@@ -28,6 +28,8 @@ use crate::{
 
 /// For the daemon to say that the process runs.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// A command in the foreground that ends within this time costs the database one row and nothing else.
+const AT_ONCE: Duration = Duration::from_millis(5);
 /// How often, and how long, the end of a command is tried to be noted while the database is away.
 const NOTE_RETRY: Duration = Duration::from_millis(500);
 const NOTE_ATTEMPTS: u32 = 120;
@@ -46,7 +48,7 @@ pub(super) async fn drive(app: App, launch: Launch) {
     let end = if session.exec.foreground {
         // It ends with its request: the row may come later than the process, and costs it no time.
         let (end, inserted, ()) =
-            tokio::join!(run(&app, &session, start, started), insert(&app, &session), keep(&app, &session));
+            tokio::join!(run(&app, &session, start, started), insert_late(&app, &session), keep(&app, &session));
         if let Err(error) = &inserted {
             tracing::error!(exec = %session.exec.id, %error, "the command has no row");
         }
@@ -85,9 +87,19 @@ pub(super) async fn go_on(app: App, session: Arc<Session>, events: Option<EventS
     conclude(&app, &session, end).await;
 }
 
+/// Writes the row of a command that does not end at once. Otherwise it is written with its end.
+async fn insert_late(app: &App, session: &Session) -> Result<()> {
+    tokio::select! {
+        () = sleep(AT_ONCE) => insert(app, session).await,
+        _ = session.log.finished() => Ok(()),
+    }
+}
+
 async fn insert(app: &App, session: &Session) -> Result<()> {
+    // As it runs: should it end meanwhile, that is noted by itself.
+    let running = Exec { pid: session.log.pid(), ..session.exec.clone() };
     let mut connection = app.pool.acquire().await?;
-    if !execs::insert(&mut connection, &session.snapshot(), app.execs.replica(), LEASE_SECONDS).await? {
+    if !execs::insert(&mut connection, &running, app.execs.replica(), LEASE_SECONDS).await? {
         return Err(Error::new(Code::AlreadyExists, "The command was started already."));
     }
     session.noted.store(true, Ordering::Release);
@@ -233,7 +245,11 @@ async fn note_end(app: &App, session: &Session) {
     for _ in 0..NOTE_ATTEMPTS {
         let noted = async {
             let mut connection = app.pool.acquire().await?;
-            execs::finish(&mut connection, &exec, app.execs.replica()).await
+            let (replica, known) = (app.execs.replica(), session.noted.load(Ordering::Acquire));
+            if !known && execs::insert(&mut connection, &exec, replica, LEASE_SECONDS).await? {
+                return Ok(true);
+            }
+            execs::finish(&mut connection, &exec, replica).await
         };
         match noted.await {
             Ok(_) => return,

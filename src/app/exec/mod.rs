@@ -61,6 +61,9 @@ const BACKSTOP: Duration = Duration::from_secs(10);
 /// Between two looks at a command that another replica follows.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// A command without a row may have been started so shortly before that it gets one yet.
+const YOUNG: chrono::Duration = chrono::Duration::seconds(1);
+const ROW_DELAY: Duration = Duration::from_millis(25);
 /// For the next piece of a body that is written to a command.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -230,9 +233,18 @@ async fn find(app: &App, caller: &Caller, instance: &InstanceId, id: &ExecId) ->
     {
         return Ok(Found::Here(session));
     }
-    let mut connection = app.pool.acquire().await?;
-    let found = execs::find(&mut connection, caller.team_id(), instance, id).await?;
+    let mut found = row(app, caller, instance, id).await?;
+    if found.is_none() && app.clock.now() - id.made_at() < YOUNG {
+        // The row of one in the foreground comes a moment after it, and another replica may follow it.
+        sleep(ROW_DELAY).await;
+        found = row(app, caller, instance, id).await?;
+    }
     found.map(|exec| Found::Row(Box::new(exec))).ok_or_else(|| Error::not_found("command"))
+}
+
+async fn row(app: &App, caller: &Caller, instance: &InstanceId, id: &ExecId) -> Result<Option<Exec>> {
+    let mut connection = app.pool.acquire().await?;
+    Ok(execs::find(&mut connection, caller.team_id(), instance, id).await?)
 }
 
 /// A command, running or ended.

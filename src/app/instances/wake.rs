@@ -23,7 +23,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// As [`wake`].
 pub async fn wake_if_asked(app: &App, caller: &Caller, id: &InstanceId) -> Result<()> {
     match caller.wake {
-        Some(patience) => wake(app, caller, id, patience).await,
+        // Boxed: what is rare does not make what is moved for each request larger.
+        Some(patience) => Box::pin(wake(app, caller, id, patience)).await,
         None => Ok(()),
     }
 }

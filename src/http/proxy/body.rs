@@ -18,7 +18,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::verdict::Answer;
+use super::verdict::{Answer, BrokeOff};
 use crate::{
     app::{
         App,
@@ -34,7 +34,7 @@ const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum Cut {
     #[error("the sandbox's side broke off")]
-    Sandbox(#[source] hyper::Error),
+    Sandbox(#[source] BrokeOff),
     #[error("the key, the preview or the instance is over")]
     Ended,
     #[error("no byte moved for too long")]

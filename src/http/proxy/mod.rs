@@ -16,12 +16,11 @@ mod verdict;
 use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
-use envd_client::{EnvdError, EnvdErrorKind};
+use envd_client::{Bodiless, EnvdError, EnvdErrorKind};
 use futures_util::StreamExt;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::{BodyStream, StreamBody};
-use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
 pub use self::host::LINK;
@@ -89,14 +88,18 @@ pub async fn pass(app: &App, mut call: Call, mut request: Request<Body>) -> Resu
     let answer_due = side.map(SendingSide::wait);
     let (mut parts, body) = request.into_parts();
     let waits = request::prepare(&mut parts, &call, &passage, &address, upgrade.as_ref());
-    let again = bare.then(|| copy_of(&parts));
-
     let flow = Flow::new(app, &passage, answer_due);
-    let body = if bare { envd_client::empty() } else { Inbound::upstream(body, &flow, waits.as_ref()) };
-    let mut outbound = Request::from_parts(parts, body);
-    if let Some(gate) = waits {
-        gate.open_on_continue(&mut outbound);
-    }
+    let bodiless;
+    let (outbound, again) = if bare {
+        bodiless = Bodiless { method: parts.method, target: parts.uri, headers: parts.headers };
+        (Outbound::Bodiless(&bodiless), Some(&bodiless))
+    } else {
+        let mut outbound = Request::from_parts(parts, Inbound::upstream(body, &flow, waits.as_ref()));
+        if let Some(gate) = waits {
+            gate.open_on_continue(&mut outbound);
+        }
+        (Outbound::Streamed(Box::new(outbound)), None)
+    };
     let answer = send(&passage, outbound, &flow).await?;
     let (passage, answer) = match verdict::of(&passage, answer).await? {
         Verdict::Server(answer) => (passage, answer),
@@ -132,15 +135,15 @@ async fn renewed(
     call: &Call,
     passage: Passage,
     flow: &Arc<Flow>,
-    again: Option<Request<envd_client::Body>>,
+    again: Option<&Bodiless>,
     refusal: Option<Response<Answer>>,
 ) -> Result<(Passage, Response<Answer>)> {
     let fresh = ports::readmit(app, &call.visitor, &passage).await?;
-    let Some(mut again) = again else {
+    let Some(mut again) = again.cloned() else {
         return refusal.map(|answer| (passage, answer)).ok_or_else(|| verdict::not_repeated(&fresh));
     };
-    fresh.destination.add_tokens(call.port, again.headers_mut());
-    let answer = send(&fresh, again, flow).await?;
+    fresh.destination.add_tokens(call.port, &mut again.headers);
+    let answer = send(&fresh, Outbound::Bodiless(&again), flow).await?;
     match verdict::of(&fresh, answer).await? {
         Verdict::Server(answer) | Verdict::Refused(Some(answer)) => Ok((fresh, answer)),
         Verdict::Refused(None) => Err(verdict::refused_for_good()),
@@ -159,19 +162,27 @@ fn refuse_internal(call: &Call) -> Result<()> {
     if internal { Err(Error::not_found("path")) } else { Ok(()) }
 }
 
-/// A request without a body, to be sent once more.
-fn copy_of(parts: &http::request::Parts) -> Request<envd_client::Body> {
-    let mut request = Request::new(envd_client::empty());
-    *request.method_mut() = parts.method.clone();
-    *request.uri_mut() = parts.uri.clone();
-    *request.headers_mut() = parts.headers.clone();
-    request
+/// A request on its way to the sandbox.
+enum Outbound<'a> {
+    /// Also for an upgrade.
+    Streamed(Box<Request<envd_client::Body>>),
+    Bodiless(&'a Bodiless),
 }
 
 /// Sends a request and waits for the head of its answer, as long as the request's body moves.
-async fn send(passage: &Passage, request: Request<envd_client::Body>, flow: &Arc<Flow>) -> Result<Response<Incoming>> {
+async fn send(passage: &Passage, request: Outbound<'_>, flow: &Arc<Flow>) -> Result<Response<Answer>> {
     let destination = &passage.destination;
-    let sent = destination.transport().request(destination.upstream_id(), passage.port.get(), request);
+    let (transport, instance, port) = (destination.transport(), destination.upstream_id(), passage.port.get());
+    let sent = async {
+        match request {
+            // Boxed, like what else is rare: it does not make what is moved for each request larger.
+            Outbound::Streamed(request) => {
+                let answer = Box::pin(transport.request(instance, port, *request)).await?;
+                Ok(answer.map(Answer::Streamed))
+            }
+            Outbound::Bodiless(request) => Ok(transport.fetch(instance, port, request).await?.map(Answer::Fetched)),
+        }
+    };
     match flow.within(sent).await {
         Some(Ok(answer)) => Ok(answer),
         Some(Err(error)) => Err(unsent(error).with_sandbox(destination.instance().reference())),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use envd_client::{FetchError, Fetched};
 use http::{Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -29,19 +30,29 @@ const LONGEST: u64 = 4096;
 /// What a bad token gets, from the edge and from envd alike (PROTOCOLS D.2).
 const TOKEN_REFUSED: &str = "unauthorized access, please provide a valid access token";
 
+/// An answer broke off.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum BrokeOff {
+    Streamed(#[from] hyper::Error),
+    Fetched(#[from] FetchError),
+}
+
 /// The body of an answer; whole where it had to be looked into.
 pub enum Answer {
     Streamed(Incoming),
+    Fetched(Fetched),
     Whole(Option<Bytes>),
 }
 
 impl HttpBody for Answer {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BrokeOff;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
         match &mut *self {
-            Self::Streamed(body) => Pin::new(body).poll_frame(cx),
+            Self::Streamed(body) => Pin::new(body).poll_frame(cx).map_err(BrokeOff::from),
+            Self::Fetched(body) => Pin::new(body).poll_frame(cx).map_err(BrokeOff::from),
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
@@ -49,6 +60,7 @@ impl HttpBody for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Streamed(body) => body.is_end_stream(),
+            Self::Fetched(body) => body.is_end_stream(),
             Self::Whole(bytes) => bytes.is_none(),
         }
     }
@@ -56,6 +68,7 @@ impl HttpBody for Answer {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Streamed(body) => body.size_hint(),
+            Self::Fetched(body) => body.size_hint(),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
         }
     }
@@ -94,13 +107,13 @@ struct Said {
 ///
 /// # Errors
 /// When a short body breaks off.
-pub async fn of(passage: &Passage, answer: Response<Incoming>) -> Result<Verdict> {
+pub async fn of(passage: &Passage, answer: Response<Answer>) -> Result<Verdict> {
     if !matches!(answer.status().as_u16(), 401 | 403 | 404 | 409 | 429 | 502) {
-        return Ok(Verdict::Server(answer.map(Answer::Streamed)));
+        return Ok(Verdict::Server(answer));
     }
     let status = answer.status();
     if !short_json(&answer) {
-        return Ok(unrecognised(passage, status, answer.map(Answer::Streamed)));
+        return Ok(unrecognised(passage, status, answer));
     }
     let (parts, body) = answer.into_parts();
     let bytes = body.collect().await.map_err(|error| {
@@ -123,7 +136,7 @@ fn unrecognised(passage: &Passage, status: StatusCode, answer: Response<Answer>)
     if doubtful { Verdict::Refused(Some(answer)) } else { Verdict::Server(answer) }
 }
 
-fn short_json(answer: &Response<Incoming>) -> bool {
+fn short_json(answer: &Response<Answer>) -> bool {
     let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     kind.starts_with("application/json")
         && !answer.headers().contains_key(header::CONTENT_ENCODING)

@@ -4,6 +4,7 @@ mod access;
 mod browser;
 mod headers;
 mod hosts;
+mod lane;
 mod previews;
 mod stalls;
 mod streams;

@@ -51,13 +51,18 @@ impl Server {
         T: Future<Output = ()> + Send,
     {
         let (listener, addr) = listen().await;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
+        Self::serving(addr, async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
                 serve(socket).await;
             }
-        });
+        })
+    }
+
+    /// What `serve` does at `addr`.
+    pub fn serving(addr: SocketAddr, serve: impl Future<Output = ()> + Send + 'static) -> Self {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve);
         Self { addr, _tasks: tasks }
     }
 

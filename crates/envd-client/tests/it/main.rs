@@ -8,6 +8,7 @@ mod edge;
 mod files;
 mod filesystem;
 mod harness;
+mod kept;
 mod process;
 mod streams;
 mod transport;
