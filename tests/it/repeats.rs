@@ -180,6 +180,14 @@ fn a_command_runs_once_and_its_repetition_is_answered_with_it() {
         let again = again.expect(200);
         assert_eq!((&again["id"], &again["exit_code"]), (&first["exec_id"], &json!(3)));
         keyed(api, &path, "waited", &json!({"cmd": "true"})).await.problem(422, "idempotency_key_reused");
+        // A call that died when it had started: it is asked for by the id that was decided before.
+        let died = "UPDATE idempotency_keys SET status = NULL, body = NULL, locked_until = now()";
+        sandbox.stack.sql(died).await;
+        assert_eq!(keyed(api, &path, "waited", &body).await.expect(200)["id"], first["exec_id"]);
+        // Or nobody knows whether it ran.
+        sandbox.stack.sql("DELETE FROM execs").await;
+        sandbox.stack.sql(died).await;
+        keyed(api, &path, "waited", &body).await.problem(503, "unavailable");
 
         let streamed = || {
             let request = api.request(Method::POST, &path).header("idempotency-key", "streamed");

@@ -31,6 +31,7 @@ use crate::{
             Lifetime, Source,
             log::{Batch, Look},
         },
+        idempotency::Intent,
     },
     auth::Caller,
     domain::{
@@ -92,8 +93,16 @@ async fn exec_command(
     let spec = body.into_spec()?;
     let limit = spec.output_limit.unwrap_or(app.config.exec.output_limit);
     let (background, lifetime) = (spec.background, if spec.background { Lifetime::Own } else { Lifetime::Request });
-    let start = app::exec::start(&app, &caller, &id, spec, lifetime);
-    let source = match start_once(&app, &caller, key, |_| start, |source| source.exec().id.to_string()).await? {
+    let (exec, keyed): (ExecId, bool) = (app.ids.next(), key.is_some());
+    let (with, by, at) = (&app, &caller, &id);
+    let start = |intent: Intent| async move {
+        // Whoever repeats a call that died asks for this command: it may have run.
+        if keyed {
+            intent.note(&mut *with.pool.acquire().await?, exec.as_str()).await?;
+        }
+        app::exec::start_as(with, by, at, spec, lifetime, exec).await
+    };
+    let source = match start_once(&app, &caller, key, start, |source| source.exec().id.to_string()).await? {
         Started::Now(source) => source,
         Started::Before(exec) => return before(&app, &caller, &id, &exec).await,
         Started::Refused(response) => return Ok(response),
@@ -113,7 +122,8 @@ async fn exec_command(
 /// A command that an earlier call started.
 async fn before(app: &App, caller: &Caller, id: &InstanceId, exec: &str) -> Result<Response> {
     let exec: ExecId = exec.parse().map_err(|_| lost())?;
-    let exec = app::exec::get(app, caller, id, &exec).await?;
+    let found = app::exec::get(app, caller, id, &exec).await;
+    let exec = found.map_err(|error| if error.code() == Code::NotFound { lost() } else { error })?;
     let status = if exec.foreground { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok(as_replayed((status, Json(ExecDto::from(exec))).into_response()))
 }

@@ -43,8 +43,9 @@ impl From<Running> for Process {
     }
 }
 
-/// The processes that were started through the instance's daemon, by whomever, and run, all on one page. Any of them can be
-/// attached to.
+/// The processes that were started through the instance's daemon, by whomever, and run; all on one page.
+///
+/// Any of them can be attached to.
 #[utoipa::path(get, path = "/v1/instances/{id}/processes", operation_id = "list_processes", tag = "exec",
     params(("id" = InstanceId, Path)), responses((status = 200, body = List<Process>), Failures))]
 async fn list_processes(
