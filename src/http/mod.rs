@@ -21,6 +21,7 @@ pub mod page;
 pub mod problem;
 mod proxy;
 mod queries;
+mod read_ahead;
 pub mod request_log;
 pub mod serve;
 mod tencent;

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, time::Duration};
 
+use bytes::Bytes;
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -17,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     client_io::{ClientIo, Ends, Patience, SendingSide},
     front::{Answer, Peer, with_peer},
-    lane::{Begun, Lane, Left},
-    tls::TlsIo,
+    lane::{Lane, Left},
+    read_ahead::ReadAhead,
 };
 use crate::{app::App, clock::SharedClock, lifecycle::Lifecycle};
 
@@ -76,7 +77,9 @@ async fn open<A: Answer>(stream: TcpStream, address: SocketAddr, mut door: Door<
     let shaken = tokio::time::timeout(door.header_timeout, acceptor.accept(stream));
     match door.draining.run_until_cancelled(shaken).await {
         // Boxed: plain connections are not to be larger for it.
-        Some(Ok(Ok(stream))) => Box::pin(connection(TlsIo::new(stream), Peer { address, tls: true }, door)).await,
+        Some(Ok(Ok(stream))) => {
+            Box::pin(connection(ReadAhead::new(Bytes::new(), stream), Peer { address, tls: true }, door)).await
+        }
         Some(Ok(Err(error))) => tracing::debug!(%error, peer = %address, "a TLS handshake failed"),
         Some(Err(_)) => tracing::debug!(peer = %address, "a TLS handshake took too long"),
         None => {}
@@ -95,7 +98,7 @@ async fn connection<A: Answer>(
         Ok(Left::Closed) => return,
         Err(error) => return tracing::trace!(%error, "a connection ended early"),
     };
-    let stream = Begun::new(first, stream);
+    let stream = ReadAhead::new(first, stream);
     let (answer, lifecycle) = (door.answer, door.lifecycle);
     let service = service_fn(move |request| {
         let answered = answer.clone().answer(with_peer(request, peer, &side, &lifecycle));

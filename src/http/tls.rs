@@ -1,12 +1,10 @@
-//! TLS that ends at the gateway: certificates from files, read again when they change, and a connection under them.
+//! TLS that ends at the gateway: certificates from files, read again when they change.
 
 use std::{
-    fs, io,
+    fs,
     net::SocketAddr,
     path::Path,
-    pin::Pin,
     sync::{Arc, PoisonError, RwLock},
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -19,14 +17,9 @@ use rustls::{
     sign::CertifiedKey,
 };
 use sha2::{Digest, Sha256};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
-use super::client_io::Ends;
 use crate::{config::Tls, lifecycle::Lifecycle};
 
 /// Between two looks at the files.
@@ -141,128 +134,9 @@ impl Content {
     }
 }
 
-/// A connection under TLS. What a client has sent last is hidden in records: to tell an end from a pause a byte is read ahead.
-pub struct TlsIo<S = TlsStream<TcpStream>> {
-    stream: S,
-    ahead: Option<u8>,
-    /// What is told when it is read next.
-    failed: Option<io::Error>,
-    ended: bool,
-}
-
-impl<S> TlsIo<S> {
-    #[must_use]
-    pub fn new(stream: S) -> Self {
-        Self { stream, ahead: None, failed: None, ended: false }
-    }
-}
-
-impl<S: AsyncRead + Unpin> Ends for TlsIo<S> {
-    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.ahead.is_some() {
-            return Poll::Pending;
-        }
-        if self.ended || self.failed.is_some() {
-            return Poll::Ready(());
-        }
-        let mut next = [0];
-        let mut buffer = ReadBuf::new(&mut next);
-        // A client that has cut the connection is as gone as one that has closed it.
-        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
-        match buffer.filled().first() {
-            Some(byte) if read.is_ok() => self.ahead = Some(*byte),
-            _ => {
-                self.ended = true;
-                return Poll::Ready(());
-            }
-        }
-        // Whoever waits to read has not been told of it.
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for TlsIo<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if buffer.remaining() > 0
-            && let Some(byte) = self.ahead.take()
-        {
-            buffer.put_slice(&[byte]);
-            // What follows it comes along: a body must not go through byte by byte.
-            if buffer.remaining() > 0
-                && let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_read(cx, buffer)
-            {
-                self.failed = Some(error);
-            }
-            return Poll::Ready(Ok(()));
-        }
-        if let Some(error) = self.failed.take() {
-            self.ended = true;
-            return Poll::Ready(Err(error));
-        }
-        if self.ended {
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for TlsIo<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, data)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, data)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    /// What was sent, as it is read with a look for the end before each read.
-    async fn read_with_looks(mut ours: TlsIo<tokio::io::DuplexStream>) -> Vec<Vec<u8>> {
-        let mut pieces = Vec::new();
-        loop {
-            let _looked = std::future::poll_fn(|cx| Poll::Ready(ours.poll_ended(cx))).await;
-            let mut piece = vec![0; 64];
-            let read = ours.read(&mut piece).await.unwrap();
-            if read == 0 {
-                return pieces;
-            }
-            piece.truncate(read);
-            pieces.push(piece);
-        }
-    }
-
-    #[tokio::test]
-    async fn what_was_looked_at_comes_with_what_follows_it() {
-        let (ours, mut theirs) = tokio::io::duplex(1000);
-        let sent: Vec<u8> = (0..=255).collect();
-        theirs.write_all(&sent).await.unwrap();
-        drop(theirs);
-        let pieces = read_with_looks(TlsIo::new(ours)).await;
-        assert_eq!(pieces.concat(), sent);
-        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [64, 64, 64, 64]);
-    }
 
     fn write(files: &Tls, cert: Option<&rcgen::Certificate>, key: Option<&rcgen::KeyPair>) {
         if let Some(cert) = cert {

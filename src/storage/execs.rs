@@ -76,8 +76,8 @@ fn length_column(length: u64) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
 }
 
-/// Stores a command that is being started, or one that has ended since. `owner` follows its output, and says so again within `lease_seconds`. False when
-/// there is one of that id.
+/// Stores a command that is being started, or one that has ended since. `owner` follows its output, and says so again within
+/// `lease_seconds`. False when there is one of that id.
 ///
 /// # Errors
 /// When the database fails.

@@ -9,6 +9,9 @@ use crate::{
     harness::{Answer, Api, Options, Stack, read, run},
 };
 
+/// Leaves all keys as calls do that died before they could say what became of them.
+const DIED: &str = "UPDATE idempotency_keys SET status = NULL, body = NULL, locked_until = now()";
+
 async fn keyed(api: &Api, path: &str, key: &str, body: &Value) -> Answer {
     read(api.request(Method::POST, path).header("idempotency-key", key).json(body)).await
 }
@@ -159,7 +162,7 @@ fn code_runs_once() {
         assert_eq!(again.headers["idempotency-replayed"], "true");
         assert_eq!((again.expect(200), &first["stdout"]), (first.clone(), &json!("1\n")));
         // A call that died: nobody knows whether it ran.
-        sandbox.stack.sql("UPDATE idempotency_keys SET status = NULL, body = NULL, locked_until = now()").await;
+        sandbox.stack.sql(DIED).await;
         keyed(&sandbox.api, &path, "once", &body).await.problem(503, "unavailable");
         let streamed = sandbox.api.request(Method::POST, &path).header("accept", "text/event-stream");
         let streamed = read(streamed.header("idempotency-key", "twice").json(&body)).await;
@@ -181,12 +184,11 @@ fn a_command_runs_once_and_its_repetition_is_answered_with_it() {
         assert_eq!((&again["id"], &again["exit_code"]), (&first["exec_id"], &json!(3)));
         keyed(api, &path, "waited", &json!({"cmd": "true"})).await.problem(422, "idempotency_key_reused");
         // A call that died when it had started: it is asked for by the id that was decided before.
-        let died = "UPDATE idempotency_keys SET status = NULL, body = NULL, locked_until = now()";
-        sandbox.stack.sql(died).await;
+        sandbox.stack.sql(DIED).await;
         assert_eq!(keyed(api, &path, "waited", &body).await.expect(200)["id"], first["exec_id"]);
         // Or nobody knows whether it ran.
         sandbox.stack.sql("DELETE FROM execs").await;
-        sandbox.stack.sql(died).await;
+        sandbox.stack.sql(DIED).await;
         keyed(api, &path, "waited", &body).await.problem(503, "unavailable");
 
         let streamed = || {

@@ -1,7 +1,6 @@
 //! The head of an HTTP/1.1 answer, and where its body ends (RFC 9112, 6).
 
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -60,29 +59,20 @@ fn read_one(buffer: &mut BytesMut) -> Result<Option<Response<()>>, Malformed> {
         Err(_) => return Err(Malformed::Http),
     };
     let mut response = Response::new(());
-    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Http)?;
-    *response.status_mut() = status;
+    *response.status_mut() = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Http)?;
     *response.version_mut() = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-    let start = buffer.as_ptr() as usize;
-    // The buffer cannot be taken apart while it is looked at: values are noted by their place.
-    let named: Result<Vec<(HeaderName, Range<usize>)>, Malformed> = parsed
-        .headers
-        .iter()
-        .map(|header| {
-            let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Malformed::Http)?;
-            let at = header.value.as_ptr() as usize - start;
-            Ok((name, at..at + header.value.len()))
-        })
-        .collect();
-    let named = named?;
-    let head = buffer.split_to(length).freeze();
-    let headers = response.headers_mut();
-    headers.reserve(named.len());
-    for (name, range) in named {
-        let value = HeaderValue::from_maybe_shared(head.slice(range)).map_err(|_| Malformed::Http)?;
-        headers.append(name, value);
-    }
+    *response.headers_mut() = header_map(parsed.headers).ok_or(Malformed::Http)?;
+    buffer.advance(length);
     Ok(Some(response))
+}
+
+fn header_map(fields: &[httparse::Header<'_>]) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        headers.append(name, HeaderValue::from_bytes(field.value).ok()?);
+    }
+    Some(headers)
 }
 
 fn framed(mut response: Response<()>, method: &Method) -> Result<Head, Malformed> {
@@ -241,11 +231,7 @@ fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, Malformed> {
         Ok(httparse::Status::Partial) if buffer.len() <= LONGEST_PART => return Ok(None),
         _ => return Err(Malformed::Framing),
     };
-    let mut trailers = HeaderMap::new();
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Framing)?;
-        trailers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Framing)?);
-    }
+    let trailers = header_map(fields).ok_or(Malformed::Framing)?;
     buffer.advance(length);
     Ok(Some(trailers))
 }

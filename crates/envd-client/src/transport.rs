@@ -135,8 +135,9 @@ impl Transport {
     /// As [`request`](Self::request) for what has no body and asks for no upgrade, at a fraction of the cost: the task that
     /// awaits the answer reads it. The connection is kept for others once the body was read to its end.
     ///
-    /// A request is repeated on a fresh connection if it never left, or, being safe, if the server closed the pooled one before
-    /// it answered. Header values go out as they are.
+    /// A safe request is repeated on another connection if the server closed the pooled one before it answered.
+    ///
+    /// Fails as [`request`](Self::request).
     pub async fn fetch(&self, instance: &str, port: u16, request: &Bodiless) -> Result<Response<Fetched>, EnvdError> {
         let Inner { endpoint, kept, .. } = &*self.inner;
         kept.request(&endpoint.scheme, endpoint.authority(instance, port)?, request).await

@@ -50,7 +50,7 @@ pub(super) async fn drive(app: App, launch: Launch) {
         let (end, inserted, ()) =
             tokio::join!(run(&app, &session, start, started), insert_late(&app, &session), keep(&app, &session));
         if let Err(error) = &inserted {
-            tracing::error!(exec = %session.exec.id, %error, "the command has no row");
+            tracing::error!(exec = %session.exec.id, %error, "the command has no row until it ends");
         }
         end
     } else {

@@ -6,7 +6,6 @@
 //! that was not answered on. Nothing is decided here but framing: who may pass, and what passes, is said by whoever answers.
 
 mod answer;
-mod begun;
 mod head;
 
 use std::{
@@ -17,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::Method;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
@@ -25,8 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::begun::Begun;
-use self::{answer::Manner, head::Read};
+use self::answer::Manner;
 use super::{
     client_io::SendingSide,
     front::{Answer, Peer, announce},
@@ -79,17 +77,11 @@ impl<A: Answer> Lane<'_, A> {
                     }
                 }
             }
-            let Read { head, mut request } = match head::read(&mut buffer) {
-                Some(read) => read,
-                None => return Ok(Left::Over(buffer.freeze())),
-            };
+            let Some((mut request, length)) = head::read(&buffer) else { return Ok(Left::Over(buffer.freeze())) };
             announce(request.extensions_mut(), self.peer, self.side);
             let only_head = *request.method() == Method::HEAD;
-            let Some(answered) = self.answer.quick(request) else {
-                let mut bytes = BytesMut::from(head);
-                bytes.unsplit(buffer);
-                return Ok(Left::Over(bytes.freeze()));
-            };
+            let Some(answered) = self.answer.quick(request) else { return Ok(Left::Over(buffer.freeze())) };
+            buffer.advance(length);
             let response = while_there(stream, answered).await?;
             let last = self.draining.is_cancelled();
             let manner = Manner { only_head, last, clock: self.clock };
