@@ -49,7 +49,7 @@ impl Lifecycle {
             let _counted = counted;
             future.await
         };
-        self.tasks.spawn(task.instrument(tracing::debug_span!("task", name)))
+        self.tasks.spawn(task.instrument(tracing::debug_span!("task", task = name)))
     }
 
     /// Starts a task that works for all others and ends after them, soon after [`closing`](Self::closing).
@@ -57,7 +57,7 @@ impl Lifecycle {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.last.spawn(future.instrument(tracing::debug_span!("task", name)));
+        self.last.spawn(future.instrument(tracing::debug_span!("task", task = name)));
     }
 
     /// Cancelled when all other tasks have ended, or were cut.

@@ -46,7 +46,7 @@ impl Arguments {
 pub(super) async fn run(arguments: Arguments, environment: &Environment) -> anyhow::Result<()> {
     let mut config = arguments.config.load(environment)?;
     arguments.apply(&mut config);
-    logs::init(&config.log)?;
+    let _flush = logs::init(&config.log)?;
     let metrics = Metrics::install()?;
     let lifecycle = Lifecycle::default();
     lifecycle.drain_on_signal()?;

@@ -10,12 +10,13 @@ use axum::{
 use http::{Method, request::Parts};
 use utoipa::openapi::{OpenApi, path::Operation};
 
-use super::{client_addr, idempotency, openapi::methods_of, problem::Cause, request_log::RequestLog};
+use super::{client_addr, idempotency, openapi::methods_of, problem::Cause};
 use crate::{
     app::{App, audit::Attempt},
     auth::{Start, Trail},
     domain::audit::{OK, REPLAYED},
     ids::{ExecId, InstanceId, ToolId},
+    telemetry::request::RequestLog,
     upstream::seen::Seen,
 };
 

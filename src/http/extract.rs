@@ -13,7 +13,7 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny},
 };
 
-use super::{activity::Wake, limits, objects::Strict, queries, request_log::RequestLog};
+use super::{activity::Wake, limits, objects::Strict, queries};
 use crate::{
     app::App,
     auth::{Caller, Trail},
@@ -22,6 +22,7 @@ use crate::{
         scope::Permission,
     },
     error::{Code, Error, FieldError, Result},
+    telemetry::request::RequestLog,
 };
 
 pub const ON_BEHALF_OF: HeaderName = HeaderName::from_static("x-on-behalf-of");
@@ -79,7 +80,7 @@ pub(super) async fn authenticate(parts: &Parts, app: &App) -> Result<Arc<Caller>
 /// operation that takes none.
 pub(super) fn noted(parts: &Parts, caller: Arc<Caller>) -> Result<Arc<Caller>> {
     if let Some(log) = parts.extensions.get::<RequestLog>() {
-        log.note_caller(&caller);
+        log.note(caller.team_id(), &caller.key_id);
     }
     limits::count(parts, &caller)?;
     queries::check(parts)?;

@@ -12,7 +12,6 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     extract::{Json, content_type_is_json, from_json, optional_json, read_body, read_json},
     problem::{self, Cause, Problem},
-    request_log::carried,
 };
 use crate::{
     app::{
@@ -22,6 +21,7 @@ use crate::{
     },
     auth::Caller,
     error::{Code, Error, Result},
+    telemetry::request::carried,
 };
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

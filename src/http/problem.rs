@@ -7,8 +7,10 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::request_log;
-use crate::error::{Code, Error, FieldError, Inner, LimitRef, SandboxRef, UpstreamRef};
+use crate::{
+    error::{Code, Error, FieldError, Inner, LimitRef, SandboxRef, UpstreamRef},
+    telemetry::request::current_request_id,
+};
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
@@ -52,7 +54,7 @@ impl Problem {
             status: inner.code.status(),
             detail: inner.detail.clone(),
             code: inner.code,
-            request_id: request_log::current_request_id(),
+            request_id: current_request_id(),
             retryable: inner.retryable,
             errors: inner.fields.clone(),
             upstream: inner.upstream.clone(),

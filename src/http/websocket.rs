@@ -14,10 +14,7 @@ use axum::{
 use futures_util::StreamExt;
 use http::{HeaderMap, header, request::Parts};
 
-use super::{
-    extract::{authenticate, noted},
-    request_log::carrying,
-};
+use super::extract::{authenticate, noted};
 use crate::{
     app::App,
     auth::Caller,
@@ -25,6 +22,7 @@ use crate::{
     error::{Code, Error, Result},
     http::v1::Framing,
     ids::{ExecId, InstanceId},
+    telemetry::request::carrying,
 };
 
 /// Subprotocol: events as JSON text.

@@ -1,4 +1,5 @@
-//! Log lines as JSON objects: `timestamp`, `level`, the event's fields, `target`, and the current span's fields as `span`.
+//! Log lines as JSON objects: `timestamp`, `level`, the event's fields, `target`, and as `span` what tells of the request that is
+//! being handled and of the current span.
 //!
 //! tracing-subscriber's own writer keeps a span's fields as the text of an object, which it parses and writes anew for each
 //! line (docs/PERFORMANCE.md). Here they are kept as they go into the line.
@@ -20,7 +21,11 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use super::request::{self, RequestLog};
 use crate::domain::json::escape;
+
+/// The name of a span that is a request alone.
+const REQUEST: &str = "request";
 
 /// Fields as `"name":value,"name":value`.
 pub(super) struct Fields;
@@ -64,13 +69,16 @@ where
         object.text("target", metadata.target());
         object.result?;
         let span = event.parent().and_then(|id| context.span(id)).or_else(|| context.lookup_current());
-        if let Some(span) = span {
+        let request = request::present();
+        if request.is_some() || span.is_some() {
             writer.write_str(",\"span\":{")?;
-            let extensions = span.extensions();
-            let fields = extensions.get::<FormattedFields<Fields>>().map_or("", |fields| fields.fields.as_str());
-            writer.write_str(fields)?;
-            let mut object = Object { out: &mut writer, first: fields.is_empty(), result: Ok(()) };
-            object.text("name", span.name());
+            let mut object = Object { out: &mut writer, first: true, result: Ok(()) };
+            request.iter().flat_map(RequestLog::fields).for_each(|(name, value)| object.text(name, value));
+            if let Some(span) = &span {
+                let extensions = span.extensions();
+                object.written(extensions.get::<FormattedFields<Fields>>().map_or("", |fields| fields.fields.as_str()));
+            }
+            object.text("name", span.map_or(REQUEST, |span| span.name()));
             object.result?;
             writer.write_char('}')?;
         }
@@ -86,6 +94,14 @@ struct Object<'a> {
 }
 
 impl Object<'_> {
+    /// Adds fields that were written as such before.
+    fn written(&mut self, fields: &str) {
+        if self.result.is_ok() && !fields.is_empty() {
+            let comma = if std::mem::take(&mut self.first) { "" } else { "," };
+            self.result = self.out.write_str(comma).and_then(|()| self.out.write_str(fields));
+        }
+    }
+
     fn put(&mut self, name: &str, value: impl FnOnce(&mut dyn Write) -> fmt::Result) {
         if self.result.is_err() {
             return;

@@ -6,35 +6,46 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::json;
+use super::{
+    human, json,
+    sink::{Flush, Sink},
+};
 use crate::config::{Log, LogFormat};
 
 /// Libraries that log each connection or frame at `info` and below; a filter that names them wins.
 const QUIET: [&str; 5] = ["hyper=warn", "hyper_util=warn", "h2=warn", "rustls=warn", "sqlx=warn"];
 
-/// Installs the subscriber of this process; logs go to stderr, so that stdout stays the command's own.
+/// Installs the subscriber of this process; logs go to stderr, so that stdout stays the command's own. To be kept for as long as
+/// something is said.
 ///
 /// # Errors
 /// When a subscriber is installed already, or the filter is malformed.
-pub fn init(log: &Log) -> anyhow::Result<()> {
+pub fn init(log: &Log) -> anyhow::Result<Flush> {
+    let terminal = std::io::stderr().is_terminal();
     let json = match log.format {
         LogFormat::Json => true,
         LogFormat::Human => false,
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Auto => !terminal,
     };
-    subscriber(log, json, std::io::stderr)?.try_init()?;
-    Ok(())
+    let (sink, flush) = Sink::start(std::io::stderr())?;
+    subscriber(log, json, terminal, sink)?.try_init()?;
+    Ok(flush)
 }
 
-fn subscriber<W>(log: &Log, json: bool, writer: W) -> anyhow::Result<Box<dyn tracing::Subscriber + Send + Sync>>
+fn subscriber<W>(
+    log: &Log,
+    json: bool,
+    ansi: bool,
+    writer: W,
+) -> anyhow::Result<Box<dyn tracing::Subscriber + Send + Sync>>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(&log.level)?).with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(&log.level)?).with_writer(writer).with_ansi(ansi);
     Ok(if json {
-        Box::new(builder.fmt_fields(json::Fields).event_format(json::Lines).finish())
+        Box::new(builder.with_ansi(false).fmt_fields(json::Fields).event_format(json::Lines).finish())
     } else {
-        Box::new(builder.with_ansi(std::io::stderr().is_terminal()).finish())
+        Box::new(builder.event_format(human::Lines).finish())
     })
 }
 
@@ -52,7 +63,11 @@ mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
+    use http::Method;
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::telemetry::request::RequestLog;
 
     #[derive(Clone, Default)]
     struct Captured(Arc<Mutex<Vec<u8>>>);
@@ -68,14 +83,35 @@ mod tests {
         }
     }
 
-    #[test]
-    fn json_lines_carry_the_fields_of_event_and_span() {
+    /// What a subscriber writes of all that `say` says.
+    fn written(json: bool, ansi: bool, level: &str, say: impl FnOnce()) -> String {
         let captured = Captured::default();
         let writer = captured.clone();
-        let log = Log { format: LogFormat::Json, level: "info".into() };
-        let subscriber = subscriber(&log, true, move || writer.clone()).unwrap();
-        tracing::subscriber::with_default(subscriber, || {
-            let span = tracing::info_span!("request", request_id = "r1", late = tracing::field::Empty);
+        let log = Log { format: LogFormat::Auto, level: level.into() };
+        let subscriber = subscriber(&log, json, ansi, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, say);
+        let bytes = captured.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn json_lines(level: &str, say: impl FnOnce()) -> Vec<Value> {
+        let mut lines: Vec<Value> =
+            written(true, true, level, say).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for line in &mut lines {
+            let timestamp = line["timestamp"].take();
+            assert!(timestamp.as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().is_ok(), "{timestamp}");
+        }
+        lines
+    }
+
+    fn request(trace_id: Option<&str>) -> RequestLog {
+        RequestLog::new("r1".into(), Method::GET, "/a/{b}".into(), trace_id.map(str::to_owned))
+    }
+
+    #[test]
+    fn json_lines_carry_the_fields_of_event_and_span() {
+        let lines = json_lines("info", || {
+            let span = tracing::info_span!("outer", number = 1, late = tracing::field::Empty);
             span.record("late", "\"quoted\"");
             let error = std::io::Error::other("a\nb");
             span.in_scope(
@@ -85,20 +121,48 @@ mod tests {
             tracing::debug!("too fine");
             tracing::info!(target: "hyper::client", "a library's detail");
         });
-        let bytes = captured.0.lock().unwrap().clone();
-        let lines: Vec<serde_json::Value> =
-            String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), 2, "{lines:?}");
-        let mut first = lines[0].clone();
-        let timestamp = first["timestamp"].take();
-        assert!(timestamp.as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().is_ok(), "{timestamp}");
-        let expected = serde_json::json!({
-            "timestamp": null, "level": "INFO", "message": "done", "status": 200, "share": 0.5, "none": null,
-            "error": "a\nb", "kind": "Other", "target": module_path!(),
-            "span": {"name": "request", "request_id": "r1", "late": "\"quoted\""},
+        let target = module_path!();
+        let expected = [
+            json!({
+                "timestamp": null, "level": "INFO", "message": "done", "status": 200, "share": 0.5, "none": null,
+                "error": "a\nb", "kind": "Other", "target": target,
+                "span": {"name": "outer", "number": 1, "late": "\"quoted\""},
+            }),
+            json!({"timestamp": null, "level": "WARN", "message": "alone", "target": target, "span": {"name": "empty"}}),
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn every_line_of_a_request_tells_which_it_is() {
+        let lines = json_lines("debug", || {
+            request(None).in_scope(|| tracing::info!("plain"));
+            request(Some("t1")).in_scope(|| {
+                tracing::debug_span!("ags", action = "Stop").in_scope(|| tracing::debug!("called"));
+                tracing::debug_span!("empty").in_scope(|| tracing::debug!("within"));
+            });
+            tracing::info!("outside");
         });
-        assert_eq!(first, expected);
-        assert_eq!(lines[1]["span"], serde_json::json!({"name": "empty"}));
+        let spans: Vec<&Value> = lines.iter().map(|line| &line["span"]).collect();
+        let traced = |name: &str| json!({"request_id": "r1", "method": "GET", "route": "/a/{b}", "trace_id": "t1", "name": name});
+        let mut called = traced("ags");
+        called["action"] = "Stop".into();
+        let plain = json!({"request_id": "r1", "method": "GET", "route": "/a/{b}", "name": "request"});
+        assert_eq!(spans, [&plain, &called, &traced("empty"), &Value::Null]);
+    }
+
+    #[test]
+    fn people_read_what_was_said_and_whose_request_it_was() {
+        let say = || {
+            request(None).in_scope(|| tracing::info!(status = 200, "done"));
+            tracing::info_span!("ags", action = "Stop").in_scope(|| tracing::warn!("alone"));
+        };
+        let text = written(false, false, "info", say);
+        let lines: Vec<&str> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+        let target = module_path!();
+        let first = format!(" INFO {target}: done status=200 request_id=r1 method=GET route=/a/{{b}}");
+        assert_eq!(lines, [first, format!(" WARN {target}: alone ags{{action=\"Stop\"}}")]);
+        assert!(written(false, true, "info", say).contains("\u{1b}[33m WARN\u{1b}[0m"));
     }
 
     #[test]

@@ -32,10 +32,10 @@ use crate::{
     http::{
         extract::{Authorized, Json, Path},
         idempotency::{Started, as_replayed, lost, start_once},
-        request_log::carried,
     },
     ids::{InstanceId, ToolId},
     storage::tools::ToolFilter,
+    telemetry::request::carried,
 };
 
 const NEXT_TOKEN: HeaderName = HeaderName::from_static("x-next-token");

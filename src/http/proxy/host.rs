@@ -21,11 +21,9 @@ use crate::{
         preview::Preview,
     },
     error::{Code, Error, Result},
-    http::{
-        address::{Address, authority},
-        request_log::RequestLog,
-    },
+    http::address::{Address, authority},
     ids::InstanceId,
+    telemetry::request::RequestLog,
 };
 
 /// What a browser gets for a link. The prefix binds it to this very host and to TLS (RFC 6265bis, 4.1.3.2), or to

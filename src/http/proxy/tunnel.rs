@@ -20,7 +20,7 @@ use crate::{
         ports::{Hold, Meters, Passage},
     },
     error::{Code, Error, Result},
-    http::request_log::carried,
+    telemetry::request::carried,
 };
 
 /// Answers the client's wish, and carries bytes once both sides are ready.

@@ -16,10 +16,11 @@ use axum::{Router, extract::Request, response::Response, routing::any};
 use http::{HeaderName, Method, Uri};
 
 use self::call::Call;
-use super::{front::Answer, request_log::carried};
+use super::front::Answer;
 use crate::{
     app::{App, wait},
     error::Result,
+    telemetry::request::carried,
 };
 
 const MOUNT: &str = "/tencent";

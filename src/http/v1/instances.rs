@@ -36,10 +36,10 @@ use crate::{
         idempotency::{Created, Creation, Keyed, lost, once},
         openapi::Failures,
         page::{List, PageQuery},
-        request_log::carried,
     },
     ids::{InstanceId, KeyId, ToolId},
     storage::instances::InstanceFilter,
+    telemetry::request::carried,
 };
 
 /// An instance: a running sandbox, or one that ran.

@@ -29,9 +29,9 @@ use crate::{
         openapi::Failures,
         page::{List, PageQuery},
         proxy::{self, Call, LINK, Plane},
-        request_log::RequestLog,
     },
     ids::{InstanceId, KeyId, PreviewId},
+    telemetry::request::RequestLog,
 };
 
 /// A preview to be made.
@@ -122,7 +122,7 @@ pub async fn proxy_port(State(app): State<App>, request: Request) -> Result<Resp
     let (id, port, prefix, target) = take_apart(request.uri())?;
     let (caller, credential) = app.auth.recognise(request.headers()).await?;
     if let Some(log) = request.extensions().get::<RequestLog>() {
-        log.note_caller(&caller);
+        log.note(caller.team_id(), &caller.key_id);
     }
     let instance = id.parse().map_err(|_| Error::not_found("instance"))?;
     let visitor = Visitor::Key(caller);

@@ -16,8 +16,8 @@ use crate::{
     http::{
         extract::{Authorized, Json},
         openapi::Failures,
-        request_log::carried,
     },
+    telemetry::request::carried,
 };
 
 /// How to make a pass.

@@ -25,10 +25,10 @@ use crate::{
         idempotency::{Created, Creation, Keyed, lost, once},
         openapi::Failures,
         page::{List, PageQuery},
-        request_log::carried,
     },
     ids::{KeyId, TeamId, ToolId},
     storage::tools::ToolFilter,
+    telemetry::request::carried,
 };
 
 /// A tool: a template of instances.

@@ -22,11 +22,9 @@ use crate::{
     auth::{self, API_KEY_HEADER, Caller},
     domain::port::Port,
     error::{Code, Error, Result},
-    http::{
-        proxy::{self, Call, Plane, host::is_own_path},
-        request_log::RequestLog,
-    },
+    http::proxy::{self, Call, Plane, host::is_own_path},
     ids::InstanceId,
+    telemetry::request::RequestLog,
 };
 
 const SANDBOX_ID: HeaderName = HeaderName::from_static("e2b-sandbox-id");
@@ -143,7 +141,7 @@ async fn handle(app: &App, place: Place, plane: Plane, mut request: Request) -> 
     let Admitted { caller, instance, credential, target } =
         admit(app, place, request.method(), request.uri(), request.headers()).await?;
     if let Some(log) = request.extensions().get::<RequestLog>() {
-        log.note_caller(&caller);
+        log.note(caller.team_id(), &caller.key_id);
     }
     let headers = request.headers_mut();
     auth::remove_passes(headers);

@@ -27,7 +27,6 @@ use crate::{
     http::{
         extract::{Path, from_json},
         openapi::Failures,
-        request_log::carrying,
         v1::exec::Framing,
         websocket::{
             CloseCode, KEY_ENDED, Opened, TEXT, accepted, gone,
@@ -38,6 +37,7 @@ use crate::{
         },
     },
     ids::InstanceId,
+    telemetry::request::carrying,
 };
 
 pub fn routes() -> OpenApiRouter<App> {

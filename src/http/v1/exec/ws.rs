@@ -36,7 +36,6 @@ use crate::{
     http::{
         extract::{Path, Query},
         openapi::Failures,
-        request_log::carrying,
         websocket::{
             BINARY, CloseCode, KEY_ENDED, Opened, TEXT, accepted, gone,
             traffic::{
@@ -46,6 +45,7 @@ use crate::{
         },
     },
     ids::{ExecId, InstanceId},
+    telemetry::request::carrying,
 };
 
 /// What is spoken here; what comes first is preferred.

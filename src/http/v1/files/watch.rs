@@ -26,7 +26,6 @@ use crate::{
     http::{
         extract::{Authorized, FromQuery, Path, Query, QueryReader},
         openapi::Failures,
-        request_log::carrying,
         unread::Bounded,
         v1::{
             Framing,
@@ -35,6 +34,7 @@ use crate::{
         websocket::{FILES, Opened, accepted, is_upgrade},
     },
     ids::InstanceId,
+    telemetry::request::carrying,
 };
 
 /// Which directory.

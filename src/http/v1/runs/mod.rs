@@ -24,9 +24,9 @@ use crate::{
         idempotency::{Keyed, Started, as_replayed, lost, start_once},
         openapi::Failures,
         page::List,
-        request_log::carried,
     },
     ids::RunId,
+    telemetry::request::carried,
 };
 
 pub fn routes() -> OpenApiRouter<App> {

@@ -1,0 +1,100 @@
+//! The request that is being handled, as the log knows it: carried by the task, so that every line says whose it is without a
+//! span being made for each request (docs/PERFORMANCE.md).
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
+
+use http::Method;
+use tokio::task::futures::TaskLocalFuture;
+
+use crate::ids::{KeyId, TeamId};
+
+tokio::task_local! {
+    static CURRENT: Option<RequestLog>;
+}
+
+/// What the layers of one request learn about it.
+#[derive(Clone)]
+pub struct RequestLog(Arc<Learnt>);
+
+struct Learnt {
+    id: String,
+    method: Method,
+    route: Cow<'static, str>,
+    trace_id: Option<String>,
+    caller: OnceLock<(TeamId, KeyId)>,
+}
+
+impl RequestLog {
+    /// `route` is the pattern that the path is of; `trace_id` stood in a W3C `traceparent`.
+    #[must_use]
+    pub fn new(id: String, method: Method, route: Cow<'static, str>, trace_id: Option<String>) -> Self {
+        Self(Arc::new(Learnt { id, method, route, trace_id, caller: OnceLock::new() }))
+    }
+
+    /// Notes whose key answers for the call; the first that is noted stays.
+    pub fn note(&self, team: &TeamId, key: &KeyId) {
+        self.0.caller.get_or_init(|| (team.clone(), key.clone()));
+    }
+
+    /// Team and key, empty when nobody was noted.
+    #[must_use]
+    pub fn caller(&self) -> (&str, &str) {
+        self.0.caller.get().map_or(("", ""), |(team, key)| (team.as_str(), key.as_str()))
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.0.method
+    }
+
+    #[must_use]
+    pub fn route(&self) -> &str {
+        &self.0.route
+    }
+
+    /// What tells of the request in each of its lines.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let always = [("request_id", self.id()), ("method", self.0.method.as_str()), ("route", self.route())];
+        always.into_iter().chain(self.0.trace_id.as_deref().map(|id| ("trace_id", id)))
+    }
+
+    /// `work` as a part of this request.
+    pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
+        CURRENT.scope(Some(self), work)
+    }
+
+    /// As [`scope`](Self::scope), for what does not wait.
+    pub fn in_scope<T>(self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(Some(self), work)
+    }
+}
+
+/// The request that is being handled, if one is.
+pub(super) fn present() -> Option<RequestLog> {
+    CURRENT.try_with(Option::clone).ok().flatten()
+}
+
+/// The id of the request that is being handled, or an empty text outside of one.
+#[must_use]
+pub fn current_request_id() -> String {
+    present().map(|log| log.id().to_owned()).unwrap_or_default()
+}
+
+/// `work` as a part of the present request, for a task of its own.
+pub fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    CURRENT.scope(present(), work)
+}
+
+/// As [`carried`], for work that begins with what comes later.
+pub fn carrying<T, F: Future>(work: impl FnOnce(T) -> F) -> impl FnOnce(T) -> TaskLocalFuture<Option<RequestLog>, F> {
+    let log = present();
+    move |with| CURRENT.scope(log, work(with))
+}
