@@ -7,11 +7,18 @@ mod signers;
 mod tickets;
 mod trail;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderName, header};
 use moka::future::Cache;
 use sqlx::PgPool;
+use tokio::time::Instant;
 
 pub use self::{
     caller::Caller,
@@ -35,13 +42,31 @@ const CACHED_CREDENTIALS: u64 = 10_000;
 pub const REPLICA_SCHEME: &str = "Replica ";
 pub const API_KEY_HEADER: &str = "x-api-key";
 
+/// A caller who was looked up.
+#[derive(Clone)]
+struct Believed {
+    caller: Arc<Caller>,
+    until: Instant,
+}
+
+/// Whose a credential is.
+pub struct Recognised {
+    pub caller: Arc<Caller>,
+    /// That the credential stood in.
+    pub header: HeaderName,
+    /// How long that is believed without asking again, unless it is [forgotten](Authenticator::forgotten) before.
+    pub believed_until: Instant,
+}
+
 /// Turns credentials into callers.
 #[derive(Clone)]
 pub struct Authenticator {
     pool: PgPool,
     peppers: Arc<Peppers>,
     grants: Grants,
-    cache: Cache<Digest, Arc<Caller>>,
+    cache: Cache<Digest, Believed>,
+    /// How often all was forgotten.
+    forgotten: Arc<AtomicU64>,
     /// Tokens to single instances.
     pub passes: Passes,
 }
@@ -51,7 +76,7 @@ impl Authenticator {
     pub fn new(pool: PgPool, peppers: Arc<Peppers>, grants: Grants) -> Self {
         let cache = Cache::builder().max_capacity(CACHED_CREDENTIALS).time_to_live(BELIEF).build();
         let passes = Passes::new(pool.clone(), Arc::clone(&peppers));
-        Self { pool, peppers, grants, cache, passes }
+        Self { pool, peppers, grants, cache, forgotten: Arc::default(), passes }
     }
 
     /// The caller behind a request's `Authorization: Bearer` or `X-API-Key`; or whom another replica acts for.
@@ -59,31 +84,32 @@ impl Authenticator {
     /// # Errors
     /// `unauthenticated` when there is none, or it is unknown, expired or revoked.
     pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Caller>> {
-        self.recognise(headers).await.map(|(caller, _)| caller)
+        self.recognise(headers).await.map(|recognised| recognised.caller)
     }
 
-    /// As [`authenticate`](Self::authenticate), with the header that the credential stood in.
+    /// As [`authenticate`](Self::authenticate), with what else is known of the credential.
     ///
     /// # Errors
     /// `unauthenticated`.
-    pub async fn recognise(&self, headers: &HeaderMap) -> Result<(Arc<Caller>, HeaderName)> {
+    pub async fn recognise(&self, headers: &HeaderMap) -> Result<Recognised> {
         if let Some(grant) = replica_grant(headers) {
             // Boxed, like what is looked up below: what is rare does not make what is moved for each request larger.
-            let redeemed = Box::pin(self.grants.redeem_replica(grant)).await?;
-            return Ok((Arc::new(redeemed), header::AUTHORIZATION));
+            let caller = Arc::new(Box::pin(self.grants.redeem_replica(grant)).await?);
+            return Ok(Recognised { caller, header: header::AUTHORIZATION, believed_until: Instant::now() });
         }
         let (key, header) = presented(headers)?;
         let digest = self.peppers.digest(&key);
-        let caller = match self.cache.get(&digest).await {
-            Some(caller) => caller,
+        let Believed { caller, until } = match self.cache.get(&digest).await {
+            Some(believed) => believed,
             None => Box::pin(self.cache.try_get_with(digest, self.look_up(&key, digest)))
                 .await
                 .map_err(|error: Arc<Error>| error.copy())?,
         };
-        Ok((caller, header))
+        Ok(Recognised { caller, header, believed_until: until })
     }
 
-    async fn look_up(&self, key: &PresentedKey, current: Digest) -> Result<Arc<Caller>> {
+    async fn look_up(&self, key: &PresentedKey, current: Digest) -> Result<Believed> {
+        let until = Instant::now() + BELIEF;
         let mut connection = self.pool.acquire().await?;
         let found = keys::authenticate(&mut connection, &self.peppers.candidates(key)).await?;
         let found = found.ok_or_else(|| unauthenticated("The key is unknown, expired or revoked."))?;
@@ -93,13 +119,20 @@ impl Authenticator {
             keys::replace_digest(&mut connection, &stored, &current).await?;
         }
         keys::touch(&mut connection, &found.key.id).await?;
-        Ok(Arc::new(Caller::of_key(found.key, found.team)))
+        Ok(Believed { caller: Arc::new(Caller::of_key(found.key, found.team)), until })
     }
 
     /// Forgets what was believed: called on this replica after a revocation or a change of a team.
     pub fn forget_all(&self) {
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
         self.cache.invalidate_all();
         self.passes.forget_all();
+    }
+
+    /// How often all was forgotten: what was recognised before the last time counts no more.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Acquire)
     }
 }
 

@@ -17,7 +17,10 @@ use super::{
     client_io::SendingSide,
     e2b,
     leftover::Leftover,
-    proxy::host::{self, Place},
+    proxy::{
+        Repeatable,
+        host::{self, Place},
+    },
     request_log, tencent,
     v1::{PORT_ROUTE, is_port_path, proxy_port},
 };
@@ -86,14 +89,17 @@ impl Answer for Front {
         self.answer_in(room, request).await
     }
 
-    fn quick(&self, request: Request) -> Option<BoxFuture<'static, Response>> {
+    fn quick(&self, mut request: Request) -> Option<BoxFuture<'static, Response>> {
         let room = Room::of(&self.app, &request);
         let takes_lane = match room {
             Room::Port(..) => true,
             Room::PortPath => comes_from_no_page(&request),
             _ => false,
         };
-        takes_lane.then(|| self.clone().answer_in(room, request).boxed())
+        takes_lane.then(|| {
+            Repeatable::mark(&self.app, &mut request);
+            self.clone().answer_in(room, request).boxed()
+        })
     }
 }
 

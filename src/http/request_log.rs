@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -17,6 +16,8 @@ use super::{client_addr, problem::Cause};
 use crate::{app::App, telemetry::request::RequestLog};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// W3C Trace Context.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const MAX_REQUEST_ID: usize = 128;
 
 fn accepted_id(request: &Request) -> Option<String> {
@@ -27,7 +28,7 @@ fn accepted_id(request: &Request) -> Option<String> {
 
 /// The trace that the caller is in: the id within a W3C `traceparent`.
 fn trace_id(request: &Request) -> Option<String> {
-    let mut parts = request.headers().get("traceparent")?.to_str().ok()?.split('-');
+    let mut parts = request.headers().get(TRACEPARENT)?.to_str().ok()?.split('-');
     let (_version, id) = (parts.next()?, parts.next()?);
     let valid = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && id.bytes().any(|b| b != b'0');
     valid.then(|| id.to_owned())
@@ -62,10 +63,25 @@ pub async fn around<F: Future<Output = Response>>(
     if let Some(header) = header {
         response.headers_mut().insert(REQUEST_ID, header);
     }
-    let elapsed = started.elapsed();
-    log.clone().in_scope(|| write_line(&log, &path, client, &response, elapsed));
-    app.metrics.count_request(counted(log.method()), log.route(), response.status().as_u16(), elapsed);
+    let client = client.map(|address| address.to_string()).unwrap_or_default();
+    let cause = response.extensions().get::<Cause>();
+    answered(app, &log, Line { path: &path, client: &client, status: response.status(), cause }, started);
     response
+}
+
+/// What a request's line tells besides whose it is.
+pub struct Line<'a> {
+    pub path: &'a str,
+    pub client: &'a str,
+    pub status: StatusCode,
+    pub cause: Option<&'a Cause>,
+}
+
+/// Writes the line of a request whose response head is ready, and counts it.
+pub fn answered(app: &App, log: &RequestLog, line: Line<'_>, started: Instant) {
+    let (elapsed, status) = (started.elapsed(), line.status.as_u16());
+    log.clone().in_scope(|| write_line(log, line, elapsed));
+    app.metrics.count_request(counted(log.method()), log.route(), status, elapsed);
 }
 
 /// A method as it is counted: any that is not known is the caller's own invention, and would be a series of its own.
@@ -82,12 +98,10 @@ fn counted(method: &Method) -> &'static str {
     }
 }
 
-fn write_line(log: &RequestLog, path: &str, client: Option<IpAddr>, response: &Response, elapsed: Duration) {
+fn write_line(log: &RequestLog, line: Line<'_>, elapsed: Duration) {
     let (team, key) = log.caller();
-    let client = client.map(|address| address.to_string()).unwrap_or_default();
-    let status = response.status();
+    let Line { path, client, status, cause } = line;
     let duration_ms = elapsed.as_secs_f64() * 1000.0;
-    let cause = response.extensions().get::<Cause>();
     // A face may say with another status what is no failure.
     let said = cause.map_or(status.as_u16(), |cause| cause.code.status());
     let (code, cause) = cause.map_or(("", ""), |cause| (cause.code.as_str(), cause.chain.as_str()));

@@ -34,6 +34,14 @@ impl RequestLog {
         Self(Arc::new(Learnt { id, method, route, trace_id, caller: OnceLock::new() }))
     }
 
+    /// Of another request like this one, by the same caller and in no trace.
+    #[must_use]
+    pub fn again(&self, id: String) -> Self {
+        let Learnt { method, route, caller, .. } = &*self.0;
+        let (method, route, caller) = (method.clone(), route.clone(), caller.clone());
+        Self(Arc::new(Learnt { id, method, route, trace_id: None, caller }))
+    }
+
     /// Notes whose key answers for the call; the first that is noted stays.
     pub fn note(&self, team: &TeamId, key: &KeyId) {
         self.0.caller.get_or_init(|| (team.clone(), key.clone()));

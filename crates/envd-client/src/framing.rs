@@ -28,42 +28,86 @@ pub(crate) enum Malformed {
     Switched,
 }
 
+/// The head of an answer as it came.
+pub struct RawHead<'a> {
+    pub status: StatusCode,
+    version: Version,
+    fields: &'a [httparse::Header<'a>],
+}
+
+impl<'a> RawHead<'a> {
+    /// Names as the server wrote them, and values.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.fields.iter().map(|field| (field.name, field.value))
+    }
+
+    /// The same taken apart; without a length where the body comes in chunks (RFC 9112, 6.3). `None` for names that are too long.
+    #[must_use]
+    pub fn response(&self) -> Option<Response<()>> {
+        let mut response = Response::new(());
+        *response.status_mut() = self.status;
+        *response.version_mut() = self.version;
+        *response.headers_mut() = header_map(self.fields)?;
+        if response.headers().contains_key(TRANSFER_ENCODING) {
+            response.headers_mut().remove(CONTENT_LENGTH);
+        }
+        Some(response)
+    }
+
+    fn named(&self, name: &'static HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        self.fields().filter(move |(own, _)| own.eq_ignore_ascii_case(name.as_str())).map(|(_, value)| value)
+    }
+
+    fn says_close(&self) -> bool {
+        let lines = self.named(&CONNECTION).map(|value| str::from_utf8(value).unwrap_or("close"));
+        lines.flat_map(|line| line.split(',')).any(|option| option.trim().eq_ignore_ascii_case("close"))
+    }
+}
+
 /// The head of an answer.
 #[derive(Debug)]
-pub(crate) struct Head {
-    pub(crate) response: Response<()>,
+pub(crate) struct Head<T> {
+    /// What was made of it.
+    pub(crate) read: T,
     pub(crate) framing: Framing,
     /// Another request may follow on the connection.
     pub(crate) reusable: bool,
 }
 
-/// Takes the head of the final answer to a request with `method` off `buffer`; `None` until all of it has come.
-pub(crate) fn read_head(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malformed> {
+/// Takes the head of the final answer to a request with `method` off `buffer`, and shows it to `read`; `None` until all of it has
+/// come.
+pub(crate) fn read_head<T>(
+    buffer: &mut BytesMut,
+    method: &Method,
+    read: impl FnOnce(&RawHead<'_>) -> T,
+) -> Result<Option<Head<T>>, Malformed> {
     loop {
-        let Some(response) = read_one(buffer)? else { return Ok(None) };
-        match response.status() {
+        let mut fields = [const { MaybeUninit::uninit() }; MOST_HEADERS];
+        let mut parsed = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        let length = match config.parse_response_with_uninit_headers(&mut parsed, buffer, &mut fields) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(_) => return Err(Malformed::Http),
+        };
+        let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Http)?;
+        let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
+        match status {
             StatusCode::SWITCHING_PROTOCOLS => return Err(Malformed::Switched),
-            status if status.is_informational() => {}
-            _ => return framed(response, method).map(Some),
+            status if status.is_informational() => buffer.advance(length),
+            _ => {
+                let head = framed(&RawHead { status, version, fields: parsed.headers }, method, read)?;
+                buffer.advance(length);
+                return Ok(Some(head));
+            }
         }
     }
 }
 
-fn read_one(buffer: &mut BytesMut) -> Result<Option<Response<()>>, Malformed> {
-    let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
-    let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    let length = match config.parse_response_with_uninit_headers(&mut parsed, buffer, &mut headers) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(_) => return Err(Malformed::Http),
-    };
-    let mut response = Response::new(());
-    *response.status_mut() = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Http)?;
-    *response.version_mut() = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-    *response.headers_mut() = header_map(parsed.headers).ok_or(Malformed::Http)?;
-    buffer.advance(length);
-    Ok(Some(response))
+fn framed<T>(head: &RawHead<'_>, method: &Method, read: impl FnOnce(&RawHead<'_>) -> T) -> Result<Head<T>, Malformed> {
+    let framing = Framing::of(head, method)?;
+    let reusable = head.version == Version::HTTP_11 && !matches!(framing, Framing::UntilClose) && !head.says_close();
+    Ok(Head { read: read(head), framing, reusable })
 }
 
 fn header_map(fields: &[httparse::Header<'_>]) -> Option<HeaderMap> {
@@ -73,19 +117,6 @@ fn header_map(fields: &[httparse::Header<'_>]) -> Option<HeaderMap> {
         headers.append(name, HeaderValue::from_bytes(field.value).ok()?);
     }
     Some(headers)
-}
-
-fn framed(mut response: Response<()>, method: &Method) -> Result<Head, Malformed> {
-    let framing = Framing::of(&mut response, method)?;
-    let reusable = response.version() == Version::HTTP_11
-        && !matches!(framing, Framing::UntilClose)
-        && !says_close(response.headers());
-    Ok(Head { response, framing, reusable })
-}
-
-fn says_close(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(CONNECTION).iter().map(|value| value.to_str().unwrap_or("close"));
-    lines.flat_map(|line| line.split(',')).any(|option| option.trim().eq_ignore_ascii_case("close"))
 }
 
 /// What is left of a body.
@@ -107,24 +138,19 @@ pub(crate) enum Chunk {
 }
 
 impl Framing {
-    fn of(response: &mut Response<()>, method: &Method) -> Result<Self, Malformed> {
-        let (status, version) = (response.status(), response.version());
-        let headers = response.headers_mut();
-        if *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+    fn of(head: &RawHead<'_>, method: &Method) -> Result<Self, Malformed> {
+        if *method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             return Ok(Self::Done);
         }
-        if headers.contains_key(TRANSFER_ENCODING) {
-            let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-            let only_chunked = codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-                && codings.next().is_none();
-            if !only_chunked || version != Version::HTTP_11 {
+        let mut codings = head.named(&TRANSFER_ENCODING);
+        if let Some(coding) = codings.next() {
+            let only_chunked = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+            if !only_chunked || head.version != Version::HTTP_11 {
                 return Err(Malformed::Framing);
             }
-            // It does not count besides (RFC 9112, 6.3), and must not be believed further on.
-            headers.remove(CONTENT_LENGTH);
             return Ok(Self::Chunked(Chunk::Size));
         }
-        let mut lengths = headers.get_all(CONTENT_LENGTH).iter().map(length);
+        let mut lengths = head.named(&CONTENT_LENGTH).map(length);
         let Some(first) = lengths.next() else { return Ok(Self::UntilClose) };
         if first.is_none() || lengths.any(|other| other != first) {
             return Err(Malformed::Framing);
@@ -202,8 +228,8 @@ impl Framing {
 }
 
 /// As it must be written (RFC 9110, 8.6): digits alone.
-fn length(value: &HeaderValue) -> Option<u64> {
-    let text = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+fn length(value: &[u8]) -> Option<u64> {
+    let text = str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
     text.parse().ok()
 }
 
@@ -241,11 +267,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The head and the body of what comes in these pieces, or why there is none; and what is left over.
-    fn read(pieces: &[&[u8]], method: &Method) -> Result<(Head, Vec<u8>, HeaderMap, BytesMut), String> {
+    /// Head, body, trailers, and what is left over.
+    type Seen = (Head<Response<()>>, Vec<u8>, HeaderMap, BytesMut);
+
+    /// What comes in these pieces, or why there is nothing.
+    fn read(pieces: &[&[u8]], method: &Method) -> Result<Seen, String> {
         let (mut buffer, mut pieces) = (BytesMut::new(), pieces.iter());
         let mut head = loop {
-            if let Some(head) = read_head(&mut buffer, method).map_err(|error| error.to_string())? {
+            let head = read_head(&mut buffer, method, |head| head.response().unwrap());
+            if let Some(head) = head.map_err(|error| error.to_string())? {
                 break head;
             }
             buffer.extend_from_slice(pieces.next().ok_or("no head")?);
@@ -298,16 +328,13 @@ mod tests {
             assert_eq!(body(&format!("{head}\r\n{rest}")), Ok((expected.to_owned(), reusable)), "{head}");
         }
         let (head, ..) = read(&[b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"], &Method::HEAD).unwrap();
-        assert_eq!(
-            (head.framing, head.response.headers()["content-length"].as_bytes()),
-            (Framing::Done, b"7".as_slice())
-        );
+        assert_eq!((head.framing, head.read.headers()["content-length"].as_bytes()), (Framing::Done, b"7".as_slice()));
     }
 
     #[test]
     fn a_length_besides_chunks_is_taken_out() {
         let text = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n";
-        assert!(!read(&[text], &Method::GET).unwrap().0.response.headers().contains_key(CONTENT_LENGTH));
+        assert!(!read(&[text], &Method::GET).unwrap().0.read.headers().contains_key(CONTENT_LENGTH));
     }
 
     #[test]

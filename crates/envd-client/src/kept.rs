@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use std::{fmt, io};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderMap, Method, Response, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -25,7 +25,7 @@ use tower::{Service, ServiceExt};
 
 use crate::connector::Connector;
 use crate::error::{EnvdError, EnvdErrorKind};
-use crate::framing::{Framing, Head, LONGEST_HEAD, Malformed, read_head};
+use crate::framing::{Framing, Head, LONGEST_HEAD, Malformed, RawHead, read_head};
 
 /// Read at once: at first, and of an answer that goes on.
 const FIRST_READ: usize = 4 << 10;
@@ -129,6 +129,56 @@ pub struct Bodiless {
     pub headers: HeaderMap,
 }
 
+impl Bodiless {
+    /// Its head as it is sent to `authority`.
+    fn written(&self, authority: Authority) -> (Stencil, Vec<u8>) {
+        let stencil = Stencil::new(authority, self.method.clone(), &self.headers);
+        let mut wire = Vec::with_capacity(1024);
+        let target = self.target.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        stencil.write(target, None, &mut wire);
+        (stencil, wire)
+    }
+}
+
+/// A head that is written for many requests: all but the target, and a field that tells them apart.
+#[derive(Debug)]
+pub struct Stencil {
+    authority: Authority,
+    method: Method,
+    /// Lines.
+    fields: Vec<u8>,
+}
+
+impl Stencil {
+    /// A `Host` among the headers does not count.
+    pub(crate) fn new(authority: Authority, method: Method, headers: &HeaderMap) -> Self {
+        let mut fields = Vec::with_capacity(512);
+        line(&mut fields, "host", authority.as_str().as_bytes());
+        for (name, value) in headers.iter().filter(|(name, _)| **name != http::header::HOST) {
+            line(&mut fields, name.as_str(), value.as_bytes());
+        }
+        Self { authority, method, fields }
+    }
+
+    /// Adds the head of a request to `wire`. `target` is path and query in origin form.
+    pub fn write(&self, target: &str, own: Option<(&str, &str)>, wire: &mut Vec<u8>) {
+        for part in [self.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+            wire.extend_from_slice(part.as_bytes());
+        }
+        wire.extend_from_slice(&self.fields);
+        if let Some((name, value)) = own {
+            line(wire, name, value.as_bytes());
+        }
+        wire.extend_from_slice(b"\r\n");
+    }
+}
+
+fn line(wire: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        wire.extend_from_slice(part);
+    }
+}
+
 impl Kept {
     pub(crate) fn new(connector: Connector, timeout: Duration, most: usize) -> Self {
         Self { connector, shelf: Arc::new(Shelf { idle: Mutex::default(), timeout, most }) }
@@ -140,17 +190,31 @@ impl Kept {
         authority: Authority,
         request: &Bodiless,
     ) -> Result<Response<Fetched>, EnvdError> {
-        let wire = written(&authority, request);
-        while let Some(mut link) = self.shelf.take(&authority) {
-            match ask(&mut link, &wire, &request.method).await {
+        let (stencil, wire) = request.written(authority);
+        let (response, body) = self.exchange(scheme, &stencil, &wire, |head| head.response()).await?;
+        let response = response.ok_or_else(|| broken(Malformed::Http.into()))?;
+        Ok(response.map(|()| body))
+    }
+
+    /// Sends a head that `stencil` has written, and shows the answer's to `read`.
+    pub(crate) async fn exchange<T>(
+        &self,
+        scheme: &Scheme,
+        stencil: &Stencil,
+        wire: &[u8],
+        mut read: impl FnMut(&RawHead<'_>) -> T,
+    ) -> Result<(T, Fetched), EnvdError> {
+        let Stencil { authority, method, .. } = stencil;
+        while let Some(mut link) = self.shelf.take(authority) {
+            match ask(&mut link, wire, method, &mut read).await {
                 Ok(head) => return Ok(self.fetched(authority, link, head)),
                 // The server closed it as it was taken (RFC 9112, 9.3.1): another connection may take what changes nothing.
-                Err(error) if error.is_unheard() && request.method.is_safe() => {}
+                Err(error) if error.is_unheard() && method.is_safe() => {}
                 Err(error) => return Err(broken(error)),
             }
         }
-        let mut link = Box::pin(self.connect(scheme, &authority)).await?;
-        match ask(&mut link, &wire, &request.method).await {
+        let mut link = Box::pin(self.connect(scheme, authority)).await?;
+        match ask(&mut link, wire, method, &mut read).await {
             Ok(head) => Ok(self.fetched(authority, link, head)),
             Err(error) => Err(broken(error)),
         }
@@ -169,38 +233,15 @@ impl Kept {
         Ok(Box::new(Link { stream: TokioIo::new(stream), buffer: BytesMut::new() }))
     }
 
-    fn fetched(&self, authority: Authority, link: Box<Link>, head: Head) -> Response<Fetched> {
-        let Head { response, framing, reusable } = head;
-        let home = reusable.then(|| (authority, Arc::clone(&self.shelf)));
+    fn fetched<T>(&self, authority: &Authority, link: Box<Link>, head: Head<T>) -> (T, Fetched) {
+        let Head { read, framing, reusable } = head;
+        let home = reusable.then(|| (authority.clone(), Arc::clone(&self.shelf)));
         let mut fetched = Fetched { link: Some(link), framing, read: FIRST_READ, home };
         if fetched.framing.is_done() {
             fetched.let_go();
         }
-        response.map(|()| fetched)
+        (read, fetched)
     }
-}
-
-/// A request's head as it is sent.
-fn written(authority: &Authority, request: &Bodiless) -> Vec<u8> {
-    let mut wire = Vec::with_capacity(1024);
-    for part in
-        [request.method.as_str(), " ", target(&request.target), " HTTP/1.1\r\nhost: ", authority.as_str(), "\r\n"]
-    {
-        wire.extend_from_slice(part.as_bytes());
-    }
-    for (name, value) in &request.headers {
-        if name != http::header::HOST {
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                wire.extend_from_slice(part);
-            }
-        }
-    }
-    wire.extend_from_slice(b"\r\n");
-    wire
-}
-
-fn target(uri: &Uri) -> &str {
-    uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
 }
 
 /// Why there is no answer.
@@ -221,11 +262,16 @@ impl Unanswered {
 }
 
 /// Sends a request and waits for the head of its answer.
-async fn ask(link: &mut Link, wire: &[u8], method: &Method) -> Result<Head, Unanswered> {
+async fn ask<T>(
+    link: &mut Link,
+    wire: &[u8],
+    method: &Method,
+    read: &mut impl FnMut(&RawHead<'_>) -> T,
+) -> Result<Head<T>, Unanswered> {
     link.stream.write_all(wire).await.map_err(|error| Unanswered::Unheard(Some(error)))?;
     loop {
         if !link.buffer.is_empty() {
-            if let Some(head) = read_head(&mut link.buffer, method)? {
+            if let Some(head) = read_head(&mut link.buffer, method, &mut *read)? {
                 return Ok(head);
             }
             if link.buffer.len() > LONGEST_HEAD {
@@ -293,6 +339,19 @@ impl Fetched {
             }
             shelf.put(&authority, link);
         }
+    }
+
+    /// Adds the body to `out` if all of it is there already and its length was told; `false`, and nothing taken, otherwise.
+    pub fn take_whole(&mut self, out: &mut Vec<u8>) -> bool {
+        let Some(length) = self.framing.left().and_then(|left| usize::try_from(left).ok()) else { return false };
+        if let Some(link) = self.link.as_deref_mut() {
+            let Some(body) = link.buffer.get(..length) else { return false };
+            out.extend_from_slice(body);
+            link.buffer.advance(length);
+        }
+        self.framing = Framing::Done;
+        self.let_go();
+        true
     }
 
     /// Reads more; `false` at the connection's end.

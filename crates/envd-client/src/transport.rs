@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{Parts, PathAndQuery};
-use http::{Request, Response, Uri};
+use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
@@ -18,7 +18,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use crate::connector::Connector;
 use crate::endpoint::Endpoint;
 use crate::error::{EnvdError, EnvdErrorKind};
-use crate::kept::{Bodiless, Fetched, Kept};
+use crate::framing::RawHead;
+use crate::kept::{Bodiless, Fetched, Kept, Stencil};
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -141,6 +142,32 @@ impl Transport {
     pub async fn fetch(&self, instance: &str, port: u16, request: &Bodiless) -> Result<Response<Fetched>, EnvdError> {
         let Inner { endpoint, kept, .. } = &*self.inner;
         kept.request(&endpoint.scheme, endpoint.authority(instance, port)?, request).await
+    }
+
+    /// The head of many requests like this one.
+    ///
+    /// Fails with `InvalidArgument` for what is no instance id.
+    pub fn stencil(
+        &self,
+        instance: &str,
+        port: u16,
+        method: Method,
+        headers: &HeaderMap,
+    ) -> Result<Stencil, EnvdError> {
+        Ok(Stencil::new(self.inner.endpoint.authority(instance, port)?, method, headers))
+    }
+
+    /// As [`fetch`](Self::fetch), for a head that `stencil` has written; the answer's is shown to `read` as it came.
+    ///
+    /// Fails as [`request`](Self::request).
+    pub async fn fetch_again<T>(
+        &self,
+        stencil: &Stencil,
+        wire: &[u8],
+        read: impl FnMut(&RawHead<'_>) -> T,
+    ) -> Result<(T, Fetched), EnvdError> {
+        let Inner { endpoint, kept, .. } = &*self.inner;
+        kept.exchange(&endpoint.scheme, stencil, wire, read).await
     }
 }
 

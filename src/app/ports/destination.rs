@@ -6,6 +6,7 @@ use envd_client::Transport;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use moka::future::Cache;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 
 use super::{
     ENVD_PORT,
@@ -38,10 +39,12 @@ pub struct Destination {
     traffic: Option<HeaderValue>,
     traffic_header: HeaderName,
     gauges: Gauges,
+    believed_until: Instant,
 }
 
 impl Destination {
     async fn find(app: &App, team: &TeamId, id: &InstanceId) -> Result<Self> {
+        let believed_until = Instant::now() + BELIEF;
         let target = instances::running_of(app, team, id).await?;
         let token = target.token().await?;
         let header = |secret: Option<&SecretString>| secret.map(header_of).transpose();
@@ -53,6 +56,7 @@ impl Destination {
             gauges: app.ports.limits.of(team, id, &app.activity),
             token,
             target,
+            believed_until,
         })
     }
 
@@ -85,6 +89,12 @@ impl Destination {
         named.ok().map(|authority| authority.as_str().to_owned())
     }
 
+    /// How long it is believed without asking again, unless it is forgotten before.
+    #[must_use]
+    pub(super) fn believed_until(&self) -> Instant {
+        self.believed_until
+    }
+
     /// Puts the cloud's tokens on a request, where the port asks for one.
     pub fn add_tokens(&self, port: Port, headers: &mut HeaderMap) {
         let envd = port.get() == ENVD_PORT;
@@ -103,6 +113,12 @@ impl Destination {
     pub fn remove_tokens(&self, headers: &mut HeaderMap) {
         headers.remove(ACCESS_TOKEN);
         headers.remove(&self.traffic_header);
+    }
+
+    /// Whether a header of an answer may hold one of the cloud's tokens.
+    #[must_use]
+    pub fn is_token(&self, name: &HeaderName) -> bool {
+        *name == ACCESS_TOKEN || *name == self.traffic_header
     }
 
     /// How long ago the cloud gave the token; `None` without one.

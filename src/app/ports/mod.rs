@@ -8,7 +8,12 @@ mod destination;
 mod limits;
 mod previews;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::time::Instant;
 
 pub use self::{
     destination::Destination,
@@ -43,6 +48,8 @@ pub struct Ports {
     visits: Visits,
     limits: Limits,
     pub meters: Meters,
+    /// How often something was forgotten.
+    forgotten: Arc<AtomicU64>,
 }
 
 impl Ports {
@@ -53,17 +60,20 @@ impl Ports {
             visits: Visits::new(),
             limits: Limits::new(config),
             meters: Meters::new(),
+            forgotten: Arc::default(),
         }
     }
 
     /// Forgets all that was believed.
     pub(super) fn forget_all(&self) {
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
         self.destinations.forget_all();
         self.visits.forget_all();
     }
 
     /// Forgets what was believed of an instance: it changed on this replica.
     pub async fn forget(&self, team: &TeamId, instance: &InstanceId) {
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
         self.destinations.forget(team, instance).await;
     }
 }
@@ -162,10 +172,55 @@ impl Passage {
         self.hold.clone()
     }
 
+    /// For requests that differ from this one in nothing that admitted it. `beliefs` are those from before it was looked at, `until`
+    /// says how long whoever makes it is believed.
+    #[must_use]
+    pub fn leave(&self, beliefs: Beliefs, until: Instant) -> Leave {
+        let (destination, hold) = (Arc::clone(&self.destination), self.hold.clone());
+        let until = until.min(destination.believed_until());
+        Leave { destination, port: self.port, hold, beliefs, until }
+    }
+
     /// To be kept until the last byte.
     #[must_use]
     pub fn permit(&self) -> Permit {
         self.permit.clone()
+    }
+}
+
+/// What was believed at a moment: as long as nothing was forgotten since, it may go on to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Beliefs {
+    keys: u64,
+    ports: u64,
+}
+
+impl Beliefs {
+    /// Those of this moment.
+    #[must_use]
+    pub fn of(app: &App) -> Self {
+        Self { keys: app.auth.forgotten(), ports: app.ports.forgotten.load(Ordering::Acquire) }
+    }
+}
+
+/// What admitted a request, for more of the same kind.
+pub struct Leave {
+    destination: Arc<Destination>,
+    port: Port,
+    hold: HoldLater,
+    beliefs: Beliefs,
+    until: Instant,
+}
+
+impl Leave {
+    /// Admits another. `None` when it has to be asked again whether that may be, or why not.
+    #[must_use]
+    pub fn passage(&self, app: &App) -> Option<Passage> {
+        if Beliefs::of(app) != self.beliefs || self.until <= Instant::now() {
+            return None;
+        }
+        let (destination, hold) = (Arc::clone(&self.destination), self.hold.clone());
+        Some(Passage { permit: destination.permit().ok()?, destination, port: self.port, hold })
     }
 }
 

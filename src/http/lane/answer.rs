@@ -10,7 +10,7 @@ use std::{
 use axum::body::Body;
 use bytes::{Buf, Bytes};
 use http::{Response, StatusCode, header, response::Parts};
-use http_body::{Body as HttpBody, Frame};
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::while_there;
@@ -23,7 +23,7 @@ const TOGETHER: usize = 16 << 10;
 
 /// How an answer is written.
 #[derive(Clone, Copy)]
-pub(super) struct Manner<'a> {
+pub struct Manner<'a> {
     /// The request was a `HEAD`.
     pub(super) only_head: bool,
     /// No other follows on the connection.
@@ -33,7 +33,7 @@ pub(super) struct Manner<'a> {
 
 /// How a body's end is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
+pub enum Framing {
     /// There is none.
     Nothing,
     Length(u64),
@@ -42,12 +42,18 @@ enum Framing {
 
 impl Framing {
     fn of(status: StatusCode, only_head: bool, body: &Body) -> Self {
-        if only_head || status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-        {
-            return Self::Nothing;
-        }
-        body.size_hint().exact().map_or(Self::Chunked, Self::Length)
+        if only_head || has_no_body(status) { Self::Nothing } else { Self::of_body(&body.size_hint()) }
     }
+
+    /// Of an answer that has a body.
+    pub fn of_body(size: &SizeHint) -> Self {
+        size.exact().map_or(Self::Chunked, Self::Length)
+    }
+}
+
+/// Whether an answer has no body whatever its head says (RFC 9112, 6.3).
+pub fn has_no_body(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// Writes an answer to its end. `out` is for reuse.
@@ -60,10 +66,23 @@ pub(super) async fn write<S: AsyncWrite + Unpin>(
     manner: Manner<'_>,
     out: &mut Vec<u8>,
 ) -> io::Result<()> {
-    let (parts, mut body) = answer.into_parts();
+    let (parts, body) = answer.into_parts();
     let framing = Framing::of(parts.status, manner.only_head, &body);
     out.clear();
     write_head(out, &parts, framing, manner);
+    write_body(stream, body, framing, out).await
+}
+
+/// Writes what `out` holds and the body that follows, to its end.
+///
+/// # Errors
+/// As [`write`].
+pub(super) async fn write_body<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    mut body: Body,
+    framing: Framing,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
     if framing == Framing::Nothing {
         return send(stream, out).await;
     }
@@ -125,7 +144,7 @@ async fn piece<S: AsyncWrite + Unpin>(
     Ok(())
 }
 
-async fn send<S: AsyncWrite + Unpin>(stream: &mut S, out: &mut Vec<u8>) -> io::Result<()> {
+pub(super) async fn send<S: AsyncWrite + Unpin>(stream: &mut S, out: &mut Vec<u8>) -> io::Result<()> {
     if !out.is_empty() {
         stream.write_all(out).await?;
         out.clear();
@@ -134,36 +153,46 @@ async fn send<S: AsyncWrite + Unpin>(stream: &mut S, out: &mut Vec<u8>) -> io::R
 }
 
 fn write_head(out: &mut Vec<u8>, parts: &Parts, framing: Framing, manner: Manner<'_>) {
-    let status = parts.status;
+    begin(out, parts.status);
+    for (name, value) in &parts.headers {
+        // Said once, and by what frames the body; of an answer to HEAD it tells what GET would get.
+        if *name != header::CONTENT_LENGTH || framing == Framing::Nothing && parts.status != StatusCode::NO_CONTENT {
+            field(out, name.as_str(), value.as_bytes());
+        }
+    }
+    end(out, framing, parts.headers.contains_key(header::DATE), manner);
+}
+
+/// Begins a head.
+pub fn begin(out: &mut Vec<u8>, status: StatusCode) {
     let reason = status.canonical_reason().unwrap_or_default();
     for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    for (name, value) in &parts.headers {
-        // Said once, and by what frames the body; of an answer to HEAD it tells what GET would get.
-        if *name != header::CONTENT_LENGTH || framing == Framing::Nothing && status != StatusCode::NO_CONTENT {
-            field(out, name.as_str(), value.as_bytes());
-        }
+}
+
+/// Adds a field to a head.
+pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        out.extend_from_slice(part);
     }
+}
+
+/// Ends a head with what is said of the connection.
+pub fn end(out: &mut Vec<u8>, framing: Framing, dated: bool, manner: Manner<'_>) {
     match framing {
         Framing::Length(length) => field(out, "content-length", length.to_string().as_bytes()),
         Framing::Chunked => field(out, "transfer-encoding", b"chunked"),
         Framing::Nothing => {}
     }
     // A server that has no clock leaves it to whoever passes its answer on (RFC 9110, 6.6.1).
-    if !parts.headers.contains_key(header::DATE) {
+    if !dated {
         field(out, "date", manner.clock.now().format(IMF_FIXDATE).to_string().as_bytes());
     }
     if manner.last {
         field(out, "connection", b"close");
     }
     out.extend_from_slice(b"\r\n");
-}
-
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-        out.extend_from_slice(part);
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //! comes, a second request of another kind as well, leads the whole connection over to the HTTP library, from the first byte
 //! that was not answered on. Nothing is decided here but framing: who may pass, and what passes, is said by whoever answers.
 
-mod answer;
+mod again;
+pub mod answer;
 mod head;
 
 use std::{
@@ -24,7 +25,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::answer::Manner;
+pub use self::again::{Again, Remembered, Way, Wires};
+use self::{again::Last, answer::Manner};
 use super::{
     client_io::SendingSide,
     front::{Answer, Peer, announce},
@@ -58,8 +60,7 @@ impl<A: Answer> Lane<'_, A> {
     /// # Errors
     /// When the client has gone, or an answer broke off: the connection is to be cut.
     pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S) -> io::Result<Left> {
-        let mut buffer = BytesMut::new();
-        let mut out = Vec::new();
+        let (mut buffer, mut wires, mut last) = (BytesMut::new(), Wires::default(), None);
         let mut drained = pin!(self.draining.cancelled());
         let mut patience = pin!(sleep_until(Instant::now() + self.patience));
         loop {
@@ -77,20 +78,73 @@ impl<A: Answer> Lane<'_, A> {
                     }
                 }
             }
-            let Some((mut request, length)) = head::read(&buffer) else { return Ok(Left::Over(buffer.freeze())) };
-            announce(request.extensions_mut(), self.peer, self.side);
-            let only_head = *request.method() == Method::HEAD;
-            let Some(answered) = self.answer.quick(request) else { return Ok(Left::Over(buffer.freeze())) };
-            buffer.advance(length);
-            let response = while_there(stream, answered).await?;
-            let last = self.draining.is_cancelled();
-            let manner = Manner { only_head, last, clock: self.clock };
-            answer::write(stream, response, manner, &mut out).await?;
-            if last {
+            let answered = match self.again(stream, &last, &buffer, &mut wires).await {
+                Some(answered) => answered?,
+                None => match self.anew(stream, &mut last, &buffer, &mut wires).await? {
+                    Some(answered) => answered,
+                    None => return Ok(Left::Over(buffer.freeze())),
+                },
+            };
+            buffer.advance(answered.length);
+            if answered.last {
                 return Ok(Left::Closed);
             }
         }
     }
+
+    /// Answers the request at the beginning of `buffer` if it repeats the last one.
+    async fn again<S: AsyncWrite + Unpin>(
+        &self,
+        stream: &mut S,
+        last: &Option<Last>,
+        buffer: &[u8],
+        wires: &mut Wires,
+    ) -> Option<io::Result<Answered>> {
+        let (way, target, length) = last.as_ref()?.repeated(buffer)?;
+        let manner = self.manner(false);
+        let again = match while_there(stream, way.again(target, manner, wires)?).await {
+            Ok(again) => again,
+            Err(gone) => return Some(Err(gone)),
+        };
+        let out = &mut wires.answer;
+        let written = match again {
+            Again::Whole => answer::send(stream, out).await,
+            Again::Begun(body, framing) => answer::write_body(stream, body, framing, out).await,
+            Again::Response(response) => answer::write(stream, response, manner, out).await,
+        };
+        Some(written.map(|()| Answered { length, last: manner.last }))
+    }
+
+    /// Answers the request at the beginning of `buffer`; `None` when that is for the HTTP library to do.
+    async fn anew<S: AsyncWrite + Unpin>(
+        &self,
+        stream: &mut S,
+        last: &mut Option<Last>,
+        buffer: &[u8],
+        wires: &mut Wires,
+    ) -> io::Result<Option<Answered>> {
+        let Some((mut request, length)) = head::read(buffer) else { return Ok(None) };
+        announce(request.extensions_mut(), self.peer, self.side);
+        let only_head = *request.method() == Method::HEAD;
+        let Some(answered) = self.answer.quick(request) else { return Ok(None) };
+        let mut response = while_there(stream, answered).await?;
+        *last = response.extensions_mut().remove().and_then(|remembered| Last::of(&buffer[..length], remembered));
+        let manner = self.manner(only_head);
+        answer::write(stream, response, manner, &mut wires.answer).await?;
+        Ok(Some(Answered { length, last: manner.last }))
+    }
+
+    fn manner(&self, only_head: bool) -> Manner<'_> {
+        Manner { only_head, last: self.draining.is_cancelled(), clock: self.clock }
+    }
+}
+
+/// A request that was answered.
+struct Answered {
+    /// Of its head.
+    length: usize,
+    /// No other is answered on the connection.
+    last: bool,
 }
 
 /// Waits for `work` while the client is there: asked for a flush, its stream says when it has gone.

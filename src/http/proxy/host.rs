@@ -15,7 +15,7 @@ use crate::{
         App,
         ports::{self, Visitor},
     },
-    auth,
+    auth::{self, Recognised},
     domain::{
         port::{Port, SandboxHost},
         preview::Preview,
@@ -99,27 +99,26 @@ async fn handle(app: &App, port: Port, instance: InstanceId, request: Request<Bo
         return Box::pin(exchange(app, port, &instance, request.headers(), &token, &clean, &address)).await;
     }
     let log = request.extensions().get::<RequestLog>().cloned();
-    let (visitor, credential) = match cookie(request.headers(), &address) {
+    let (visitor, recognised) = match cookie(request.headers(), &address) {
         Some(cookie) if !auth::presents_key(request.headers()) => {
             let preview = Box::pin(ports::visit(app, &cookie)).await?;
             same_site(&request, &address)?;
             (Visitor::Preview(preview), None)
         }
         _ => {
-            let (caller, header) = app.auth.recognise(request.headers()).await.map_err(advised)?;
-            (Visitor::Key(caller), Some(header))
+            let Recognised { caller, header, believed_until } =
+                app.auth.recognise(request.headers()).await.map_err(advised)?;
+            (Visitor::Key(caller), Some((header, believed_until)))
         }
     };
     if let Some(log) = log {
         log.note(visitor.team(), visitor.key_id());
     }
     let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-    super::pass(
-        app,
-        Call { plane: Plane::Host, instance, port, visitor, credential, target, may_half_close: true },
-        request,
-    )
-    .await
+    let (credential, believed_until) = recognised.unzip();
+    let plane = Plane::Host;
+    let call = Call { plane, instance, port, visitor, credential, believed_until, target, may_half_close: true };
+    super::pass(app, call, request).await
 }
 
 /// People who come without a link are told how to get one.

@@ -8,6 +8,7 @@
 mod body;
 pub mod host;
 mod page;
+mod repeat;
 mod request;
 mod response;
 mod tunnel;
@@ -22,13 +23,15 @@ use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Version
 use http_body::Body as _;
 use http_body_util::{BodyStream, StreamBody};
 use percent_encoding::percent_decode_str;
+use tokio::time::Instant;
 
-pub use self::host::LINK;
 use self::{
     body::{Flow, Inbound, Outgoing},
+    repeat::Repeat,
     request::Upgrade,
     verdict::{Answer, Verdict},
 };
+pub use self::{host::LINK, repeat::Repeatable};
 use crate::{
     app::{
         App,
@@ -65,6 +68,8 @@ pub struct Call {
     pub visitor: Visitor,
     /// The header that authenticated the caller: the only credential that is not passed on. A preview's cookie is never.
     pub credential: Option<HeaderName>,
+    /// How long the credential is believed without asking again, where that is known.
+    pub believed_until: Option<Instant>,
     /// Path and query for the sandbox, byte for byte as they came.
     pub target: http::uri::PathAndQuery,
     /// Whether a client that has closed its sending side may still wait for the answer. If not it counts as gone at once.
@@ -84,30 +89,30 @@ pub async fn pass(app: &App, mut call: Call, mut request: Request<Body>) -> Resu
     let address = Address::of(app, &request);
     let bare = upgrade.is_none() && request.body().is_end_stream();
     let multiplexed = request.version() == Version::HTTP_2;
+    let repeatable = Repeatable::of(app, &request);
     let side = request.extensions().get::<SendingSide>().filter(|_| call.may_half_close);
     let answer_due = side.map(SendingSide::wait);
     let (mut parts, body) = request.into_parts();
     let waits = request::prepare(&mut parts, &call, &passage, &address, upgrade.as_ref());
     let flow = Flow::new(app, &passage, answer_due);
-    let bodiless;
-    let (outbound, again) = if bare {
-        bodiless = Bodiless { method: parts.method, target: parts.uri, headers: parts.headers };
-        (Outbound::Bodiless(&bodiless), Some(&bodiless))
-    } else {
+    if !bare {
         let mut outbound = Request::from_parts(parts, Inbound::upstream(body, &flow, waits.as_ref()));
         if let Some(gate) = waits {
             gate.open_on_continue(&mut outbound);
         }
-        (Outbound::Streamed(Box::new(outbound)), None)
-    };
-    let answer = send(&passage, outbound, &flow).await?;
-    let (passage, answer) = match verdict::of(&passage, answer).await? {
-        Verdict::Server(answer) => (passage, answer),
-        // What is rare is boxed: it does not make what is moved for each request larger.
-        Verdict::Edge(failure) => return Err(Box::pin(failure.into_error(app, &call.visitor, &passage)).await),
-        Verdict::Refused(answer) => Box::pin(renewed(app, &call, passage, &flow, again, answer)).await?,
-    };
-    let response = finish(app, &call, &passage, &address, flow, upgrade, answer)?;
+        let answer = send(&passage, Outbound::Streamed(Box::new(outbound)), &flow).await?;
+        let exchange = Exchange { call: &call, passage, address: &address, flow, sent: None };
+        let response = exchange.conclude(app, upgrade, answer).await?;
+        return Ok(if multiplexed { response.map(|body| bounded(app, body)) } else { response });
+    }
+    let bodiless = Bodiless { method: parts.method, target: parts.uri, headers: parts.headers };
+    let answer = send(&passage, Outbound::Bodiless(&bodiless), &flow).await?;
+    let way = repeatable.and_then(|repeatable| repeatable.by(&call, &passage, &bodiless));
+    let exchange = Exchange { call: &call, passage, address: &address, flow, sent: Some(&bodiless) };
+    let mut response = exchange.conclude(app, None, answer).await?;
+    if let Some(way) = way {
+        response.extensions_mut().insert(Repeat::remembered(app, way, call, address, bodiless));
+    }
     Ok(if multiplexed { response.map(|body| bounded(app, body)) } else { response })
 }
 
@@ -129,25 +134,51 @@ fn bounded(app: &App, body: Body) -> Body {
     Body::new(StreamBody::new(Bounded::new(frames, app.config.server.write_timeout, &app.lifecycle)))
 }
 
-/// Tries once more with a fresh token, where there is no body that is spent.
-async fn renewed(
-    app: &App,
-    call: &Call,
+/// A request that was sent.
+struct Exchange<'a> {
+    call: &'a Call,
     passage: Passage,
-    flow: &Arc<Flow>,
-    again: Option<&Bodiless>,
-    refusal: Option<Response<Answer>>,
-) -> Result<(Passage, Response<Answer>)> {
-    let fresh = ports::readmit(app, &call.visitor, &passage).await?;
-    let Some(mut again) = again.cloned() else {
-        return refusal.map(|answer| (passage, answer)).ok_or_else(|| verdict::not_repeated(&fresh));
-    };
-    fresh.destination.add_tokens(call.port, &mut again.headers);
-    let answer = send(&fresh, Outbound::Bodiless(&again), flow).await?;
-    match verdict::of(&fresh, answer).await? {
-        Verdict::Server(answer) | Verdict::Refused(Some(answer)) => Ok((fresh, answer)),
-        Verdict::Refused(None) => Err(verdict::refused_for_good()),
-        Verdict::Edge(failure) => Err(failure.into_error(app, &call.visitor, &fresh).await),
+    address: &'a Address,
+    flow: Arc<Flow>,
+    /// What was sent, if it can be sent again.
+    sent: Option<&'a Bodiless>,
+}
+
+impl Exchange<'_> {
+    /// What the client gets of an answer.
+    async fn conclude(
+        mut self,
+        app: &App,
+        upgrade: Option<Upgrade>,
+        answer: Response<Answer>,
+    ) -> Result<Response<Body>> {
+        let answer = match verdict::of(&self.passage, answer).await? {
+            Verdict::Server(answer) => answer,
+            // What is rare is boxed: it does not make what is moved for each request larger.
+            Verdict::Edge(failure) => {
+                return Err(Box::pin(failure.into_error(app, &self.call.visitor, &self.passage)).await);
+            }
+            Verdict::Refused(answer) => Box::pin(self.renewed(app, answer)).await?,
+        };
+        finish(app, self.call, &self.passage, self.address, self.flow, upgrade, answer)
+    }
+
+    /// Tries once more with a fresh token, where there is no body that is spent.
+    async fn renewed(&mut self, app: &App, refusal: Option<Response<Answer>>) -> Result<Response<Answer>> {
+        let fresh = ports::readmit(app, &self.call.visitor, &self.passage).await?;
+        let Some(mut again) = self.sent.cloned() else {
+            return refusal.ok_or_else(|| verdict::not_repeated(&fresh));
+        };
+        fresh.destination.add_tokens(self.call.port, &mut again.headers);
+        let answer = send(&fresh, Outbound::Bodiless(&again), &self.flow).await?;
+        match verdict::of(&fresh, answer).await? {
+            Verdict::Server(answer) | Verdict::Refused(Some(answer)) => {
+                self.passage = fresh;
+                Ok(answer)
+            }
+            Verdict::Refused(None) => Err(verdict::refused_for_good()),
+            Verdict::Edge(failure) => Err(failure.into_error(app, &self.call.visitor, &fresh).await),
+        }
     }
 }
 
@@ -183,14 +214,20 @@ async fn send(passage: &Passage, request: Outbound<'_>, flow: &Arc<Flow>) -> Res
             Outbound::Bodiless(request) => Ok(transport.fetch(instance, port, request).await?.map(Answer::Fetched)),
         }
     };
-    match flow.within(sent).await {
-        Some(Ok(answer)) => Ok(answer),
-        Some(Err(error)) => Err(unsent(error).with_sandbox(destination.instance().reference())),
+    answered(flow.within(sent).await, passage)
+}
+
+/// What came of sending: nothing when all was silent for too long.
+fn answered<T>(sent: Option<std::result::Result<T, EnvdError>>, passage: &Passage) -> Result<T> {
+    let error = match sent {
+        Some(Ok(answer)) => return Ok(answer),
+        Some(Err(error)) => unsent(error),
         None => {
             let detail = "The server on the port did not begin an answer in time (ports.idle_timeout).";
-            Err(Error::new(Code::UpstreamTimeout, detail).with_sandbox(destination.instance().reference()))
+            Error::new(Code::UpstreamTimeout, detail)
         }
-    }
+    };
+    Err(error.with_sandbox(passage.destination.instance().reference()))
 }
 
 fn unsent(error: EnvdError) -> Error {

@@ -7,10 +7,22 @@ use super::{
     host::COOKIES,
     request::{is_hop_by_hop, named_by_connection},
 };
-use crate::{app::ports::Passage, http::address::Address};
+use crate::{
+    app::ports::Passage,
+    http::{address::Address, request_log::REQUEST_ID},
+};
 
 /// On the API's origin nothing of a sandbox's may run, load, frame or be framed, whoever gets it to be shown.
-const HARMLESS: &str = "sandbox; default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+static HARMLESS: [(HeaderName, &str); 5] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "sandbox; default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (header::CONTENT_DISPOSITION, "attachment"),
+];
 
 /// Rewrites an answer's head for the client.
 pub fn prepare(headers: &mut HeaderMap, call: &Call, passage: &Passage, address: &Address) {
@@ -27,6 +39,37 @@ pub fn prepare(headers: &mut HeaderMap, call: &Call, passage: &Passage, address:
         relocate(headers, name, call, passage, address);
     }
     if path { make_harmless(headers) } else { own_cookies(headers) }
+}
+
+/// What becomes of a field of an answer's head, where it can be said of that field alone.
+pub enum Fate {
+    Passes,
+    Goes,
+    /// It takes [`prepare`], and all of the head.
+    Unsaid,
+}
+
+/// What [`prepare`] makes of a field. The body's length is told by whoever writes the answer, its request id by the gateway.
+pub fn fate(name: &HeaderName, value: &[u8], call: &Call, passage: &Passage) -> Fate {
+    let path = matches!(call.plane, Plane::Path { .. });
+    match *name {
+        header::LOCATION | header::CONTENT_LOCATION | header::SET_COOKIE | header::CONTENT_DISPOSITION => Fate::Unsaid,
+        header::CONNECTION if !is_plain_option(value) => Fate::Unsaid,
+        header::CONTENT_LENGTH | header::ALT_SVC => Fate::Goes,
+        _ if is_hop_by_hop(name) || passage.destination.is_token(name) || *name == REQUEST_ID => Fate::Goes,
+        _ if path && speaks_for_origin(name) => Fate::Goes,
+        _ => Fate::Passes,
+    }
+}
+
+/// Whether `Connection` names no other field.
+fn is_plain_option(value: &[u8]) -> bool {
+    value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
+}
+
+/// What is added to an answer without a `Content-Disposition`.
+pub fn added(call: &Call) -> &'static [(HeaderName, &'static str)] {
+    if matches!(call.plane, Plane::Path { .. }) { &HARMLESS } else { &[] }
 }
 
 /// Headers with which an answer speaks for its whole origin: on the API's, a sandbox does not.
@@ -60,15 +103,13 @@ fn speaks_for_origin(name: &HeaderName) -> bool {
 }
 
 fn make_harmless(headers: &mut HeaderMap) {
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(HARMLESS));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    let policy = HeaderName::from_static("cross-origin-resource-policy");
-    headers.insert(policy, HeaderValue::from_static("same-origin"));
     let attached =
         |value: &HeaderValue| value.as_bytes().get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case(b"attachment"));
-    if !headers.get(header::CONTENT_DISPOSITION).is_some_and(attached) {
-        headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+    let attached = headers.get(header::CONTENT_DISPOSITION).is_some_and(attached);
+    for (name, value) in &HARMLESS {
+        if *name != header::CONTENT_DISPOSITION || !attached {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
     }
 }
 

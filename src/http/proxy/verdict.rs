@@ -103,12 +103,17 @@ struct Said {
     message: String,
 }
 
+/// Whether an answer of this status may be the edge's word.
+pub fn may_be_of_edge(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 403 | 404 | 409 | 429 | 502)
+}
+
 /// Judges an answer.
 ///
 /// # Errors
 /// When a short body breaks off.
 pub async fn of(passage: &Passage, answer: Response<Answer>) -> Result<Verdict> {
-    if !matches!(answer.status().as_u16(), 401 | 403 | 404 | 409 | 429 | 502) {
+    if !may_be_of_edge(answer.status()) {
         return Ok(Verdict::Server(answer));
     }
     let status = answer.status();

@@ -19,7 +19,7 @@ use crate::{
         App, instances,
         ports::{self, Visitor, Wanted},
     },
-    auth::Caller,
+    auth::{Caller, Recognised},
     domain::{duration::Seconds, port::Port, preview::Preview, scope::scope},
     error::{Error, Result},
     http::{
@@ -120,15 +120,15 @@ pub fn routes() -> OpenApiRouter<App> {
         description = "What the server on the port answers; a problem document where the call did not get there.")))]
 pub async fn proxy_port(State(app): State<App>, request: Request) -> Result<Response> {
     let (id, port, prefix, target) = take_apart(request.uri())?;
-    let (caller, credential) = app.auth.recognise(request.headers()).await?;
+    let Recognised { caller, header, believed_until } = app.auth.recognise(request.headers()).await?;
     if let Some(log) = request.extensions().get::<RequestLog>() {
         log.note(caller.team_id(), &caller.key_id);
     }
     let instance = id.parse().map_err(|_| Error::not_found("instance"))?;
     let visitor = Visitor::Key(caller);
     let plane = Plane::Path { prefix };
-    let credential = Some(credential);
-    let call = Call { plane, instance, port, visitor, credential, target, may_half_close: true };
+    let (credential, believed_until) = (Some(header), Some(believed_until));
+    let call = Call { plane, instance, port, visitor, credential, believed_until, target, may_half_close: true };
     proxy::pass(&app, call, request).await
 }
 

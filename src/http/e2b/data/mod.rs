@@ -19,7 +19,7 @@ use crate::{
         App,
         ports::{self, ENVD_PORT, Visitor},
     },
-    auth::{self, API_KEY_HEADER, Caller},
+    auth::{self, API_KEY_HEADER, Caller, Recognised},
     domain::port::Port,
     error::{Code, Error, Result},
     http::proxy::{self, Call, Plane, host::is_own_path},
@@ -153,7 +153,7 @@ async fn handle(app: &App, place: Place, plane: Plane, mut request: Request) -> 
     }
     let visitor = Visitor::Key(caller);
     // SDKs do not; and a run of code ends when its client has gone.
-    let call = Call { plane, instance, port, visitor, credential, target, may_half_close: false };
+    let call = Call { plane, instance, port, visitor, credential, believed_until: None, target, may_half_close: false };
     proxy::pass(app, call, request).await
 }
 
@@ -174,7 +174,7 @@ async fn admit(app: &App, place: Place, method: &Method, uri: &Uri, headers: &He
     let instance =
         place.instance.ok_or_else(|| Error::new(Code::InvalidRequest, format!("missing header {SANDBOX_ID}")))?;
     let recognised = app.auth.recognise(headers).await;
-    let (caller, header) = recognised.map_err(|_| unauthorized(UNAUTHORIZED))?;
+    let Recognised { caller, header, .. } = recognised.map_err(|_| unauthorized(UNAUTHORIZED))?;
     Ok(Admitted { caller, instance, credential: Some(header), target })
 }
 
