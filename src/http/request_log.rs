@@ -1,9 +1,6 @@
 //! One structured line per request, and the request id that goes with it everywhere.
 
-use std::{
-    borrow::Cow,
-    time::{Duration, Instant},
-};
+use std::{borrow::Cow, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -11,6 +8,7 @@ use axum::{
     response::Response,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use tokio::time::Instant;
 
 use super::{client_addr, problem::Cause};
 use crate::{app::App, telemetry::request::RequestLog};
@@ -49,7 +47,7 @@ pub async fn around<F: Future<Output = Response>>(
 ) -> Response {
     let id = accepted_id(&request).unwrap_or_else(|| app.ids.request());
     let header = HeaderValue::from_str(&id).ok();
-    let log = RequestLog::new(id, request.method().clone(), route.into(), trace_id(&request));
+    let log = RequestLog::new(&id, request.method().clone(), route.into(), trace_id(&request));
     request.extensions_mut().insert(log.clone());
     if let Some(header) = &header {
         // Proxied requests pass it on.

@@ -17,10 +17,12 @@ tokio::task_local! {
 
 /// What the layers of one request learn about it.
 #[derive(Clone)]
-pub struct RequestLog(Arc<Learnt>);
+pub struct RequestLog {
+    id: Arc<str>,
+    learnt: Arc<Learnt>,
+}
 
 struct Learnt {
-    id: String,
     method: Method,
     route: Cow<'static, str>,
     trace_id: Option<String>,
@@ -30,48 +32,46 @@ struct Learnt {
 impl RequestLog {
     /// `route` is the pattern that the path is of; `trace_id` stood in a W3C `traceparent`.
     #[must_use]
-    pub fn new(id: String, method: Method, route: Cow<'static, str>, trace_id: Option<String>) -> Self {
-        Self(Arc::new(Learnt { id, method, route, trace_id, caller: OnceLock::new() }))
+    pub fn new(id: &str, method: Method, route: Cow<'static, str>, trace_id: Option<String>) -> Self {
+        Self { id: id.into(), learnt: Arc::new(Learnt { method, route, trace_id, caller: OnceLock::new() }) }
     }
 
-    /// Of another request like this one, by the same caller and in no trace.
+    /// Of another request that differs from this one in nothing that was learnt.
     #[must_use]
-    pub fn again(&self, id: String) -> Self {
-        let Learnt { method, route, caller, .. } = &*self.0;
-        let (method, route, caller) = (method.clone(), route.clone(), caller.clone());
-        Self(Arc::new(Learnt { id, method, route, trace_id: None, caller }))
+    pub fn again(&self, id: &str) -> Self {
+        Self { id: id.into(), learnt: Arc::clone(&self.learnt) }
     }
 
     /// Notes whose key answers for the call; the first that is noted stays.
     pub fn note(&self, team: &TeamId, key: &KeyId) {
-        self.0.caller.get_or_init(|| (team.clone(), key.clone()));
+        self.learnt.caller.get_or_init(|| (team.clone(), key.clone()));
     }
 
     /// Team and key, empty when nobody was noted.
     #[must_use]
     pub fn caller(&self) -> (&str, &str) {
-        self.0.caller.get().map_or(("", ""), |(team, key)| (team.as_str(), key.as_str()))
+        self.learnt.caller.get().map_or(("", ""), |(team, key)| (team.as_str(), key.as_str()))
     }
 
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.0.id
+        &self.id
     }
 
     #[must_use]
     pub fn method(&self) -> &Method {
-        &self.0.method
+        &self.learnt.method
     }
 
     #[must_use]
     pub fn route(&self) -> &str {
-        &self.0.route
+        &self.learnt.route
     }
 
     /// What tells of the request in each of its lines.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let always = [("request_id", self.id()), ("method", self.0.method.as_str()), ("route", self.route())];
-        always.into_iter().chain(self.0.trace_id.as_deref().map(|id| ("trace_id", id)))
+        let always = [("request_id", self.id()), ("method", self.learnt.method.as_str()), ("route", self.route())];
+        always.into_iter().chain(self.learnt.trace_id.as_deref().map(|id| ("trace_id", id)))
     }
 
     /// `work` as a part of this request.

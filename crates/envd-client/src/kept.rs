@@ -53,52 +53,66 @@ struct Idle {
     since: Instant,
 }
 
+/// What is idle of the connections to one host.
+#[derive(Default)]
+struct Host(Mutex<Vec<Idle>>);
+
+impl Host {
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that still stands.
+    fn take(&self, timeout: Duration) -> Option<Box<Link>> {
+        loop {
+            let Idle { mut link, since } = self.idle().pop()?;
+            if since.elapsed() < timeout && link.is_free() {
+                return Some(link);
+            }
+        }
+    }
+}
+
 /// What is idle, by the host that it leads to.
 struct Shelf {
-    idle: Mutex<HashMap<String, Vec<Idle>>>,
+    hosts: Mutex<HashMap<String, Arc<Host>>>,
     timeout: Duration,
     most: usize,
 }
 
 impl Shelf {
-    fn idle(&self) -> MutexGuard<'_, HashMap<String, Vec<Idle>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hosts(&self) -> MutexGuard<'_, HashMap<String, Arc<Host>>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One that still stands.
-    fn take(&self, authority: &Authority) -> Option<Box<Link>> {
-        loop {
-            let Idle { mut link, since } = self.idle().get_mut(authority.as_str())?.pop()?;
-            if since.elapsed() < self.timeout && link.is_free() {
-                return Some(link);
-            }
+    /// A host's place, for as long as somebody asks it or left a connection there.
+    fn host(self: &Arc<Self>, authority: &Authority) -> Arc<Host> {
+        let mut hosts = self.hosts();
+        if let Some(host) = hosts.get(authority.as_str()) {
+            return Arc::clone(host);
         }
-    }
-
-    fn put(self: &Arc<Self>, authority: &Authority, link: Box<Link>) {
-        let mut idle = self.idle();
-        let (first, kept) = (idle.is_empty(), Idle { link, since: Instant::now() });
-        match idle.get_mut(authority.as_str()) {
-            Some(links) if links.len() < self.most => links.push(kept),
-            Some(_) => {}
-            None => {
-                idle.insert(authority.to_string(), vec![kept]);
-            }
-        }
-        drop(idle);
-        if first {
+        if hosts.is_empty() {
             TokioExecutor::new().execute(clear(Arc::downgrade(self), self.timeout));
+        }
+        Arc::clone(hosts.entry(authority.to_string()).or_default())
+    }
+
+    fn put(&self, host: &Host, link: Box<Link>) {
+        let mut idle = host.idle();
+        if idle.len() < self.most {
+            idle.push(Idle { link, since: Instant::now() });
         }
     }
 
     /// Whether anything is left.
     fn drop_old(&self) -> bool {
-        let mut idle = self.idle();
-        idle.retain(|_, links| {
-            links.retain(|idle| idle.since.elapsed() < self.timeout);
-            !links.is_empty()
+        let mut hosts = self.hosts();
+        hosts.retain(|_, host| {
+            let mut idle = host.idle();
+            idle.retain(|idle| idle.since.elapsed() < self.timeout);
+            !idle.is_empty() || Arc::strong_count(host) > 1
         });
-        !idle.is_empty()
+        !hosts.is_empty()
     }
 }
 
@@ -129,35 +143,31 @@ pub struct Bodiless {
     pub headers: HeaderMap,
 }
 
-impl Bodiless {
-    /// Its head as it is sent to `authority`.
-    fn written(&self, authority: Authority) -> (Stencil, Vec<u8>) {
-        let stencil = Stencil::new(authority, self.method.clone(), &self.headers);
-        let mut wire = Vec::with_capacity(1024);
-        let target = self.target.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        stencil.write(target, None, &mut wire);
-        (stencil, wire)
-    }
-}
-
 /// A head that is written for many requests: all but the target, and a field that tells them apart.
-#[derive(Debug)]
 pub struct Stencil {
     authority: Authority,
+    host: Arc<Host>,
     method: Method,
     /// Lines.
     fields: Vec<u8>,
 }
 
+impl fmt::Debug for Stencil {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The fields hold tokens.
+        f.debug_struct("Stencil").field("authority", &self.authority).finish_non_exhaustive()
+    }
+}
+
 impl Stencil {
     /// A `Host` among the headers does not count.
-    pub(crate) fn new(authority: Authority, method: Method, headers: &HeaderMap) -> Self {
+    fn new(authority: Authority, host: Arc<Host>, method: Method, headers: &HeaderMap) -> Self {
         let mut fields = Vec::with_capacity(512);
         line(&mut fields, "host", authority.as_str().as_bytes());
         for (name, value) in headers.iter().filter(|(name, _)| **name != http::header::HOST) {
             line(&mut fields, name.as_str(), value.as_bytes());
         }
-        Self { authority, method, fields }
+        Self { authority, host, method, fields }
     }
 
     /// Adds the head of a request to `wire`. `target` is path and query in origin form.
@@ -181,7 +191,7 @@ fn line(wire: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 impl Kept {
     pub(crate) fn new(connector: Connector, timeout: Duration, most: usize) -> Self {
-        Self { connector, shelf: Arc::new(Shelf { idle: Mutex::default(), timeout, most }) }
+        Self { connector, shelf: Arc::new(Shelf { hosts: Mutex::default(), timeout, most }) }
     }
 
     pub(crate) async fn request(
@@ -190,10 +200,18 @@ impl Kept {
         authority: Authority,
         request: &Bodiless,
     ) -> Result<Response<Fetched>, EnvdError> {
-        let (stencil, wire) = request.written(authority);
+        let stencil = self.stencil(authority, request.method.clone(), &request.headers);
+        let mut wire = Vec::with_capacity(1024);
+        let target = request.target.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        stencil.write(target, None, &mut wire);
         let (response, body) = self.exchange(scheme, &stencil, &wire, |head| head.response()).await?;
         let response = response.ok_or_else(|| broken(Malformed::Http.into()))?;
         Ok(response.map(|()| body))
+    }
+
+    pub(crate) fn stencil(&self, authority: Authority, method: Method, headers: &HeaderMap) -> Stencil {
+        let host = self.shelf.host(&authority);
+        Stencil::new(authority, host, method, headers)
     }
 
     /// Sends a head that `stencil` has written, and shows the answer's to `read`.
@@ -204,10 +222,10 @@ impl Kept {
         wire: &[u8],
         mut read: impl FnMut(&RawHead<'_>) -> T,
     ) -> Result<(T, Fetched), EnvdError> {
-        let Stencil { authority, method, .. } = stencil;
-        while let Some(mut link) = self.shelf.take(authority) {
+        let Stencil { authority, host, method, .. } = stencil;
+        while let Some(mut link) = host.take(self.shelf.timeout) {
             match ask(&mut link, wire, method, &mut read).await {
-                Ok(head) => return Ok(self.fetched(authority, link, head)),
+                Ok(head) => return Ok(self.fetched(host, link, head)),
                 // The server closed it as it was taken (RFC 9112, 9.3.1): another connection may take what changes nothing.
                 Err(error) if error.is_unheard() && method.is_safe() => {}
                 Err(error) => return Err(broken(error)),
@@ -215,7 +233,7 @@ impl Kept {
         }
         let mut link = Box::pin(self.connect(scheme, authority)).await?;
         match ask(&mut link, wire, method, &mut read).await {
-            Ok(head) => Ok(self.fetched(authority, link, head)),
+            Ok(head) => Ok(self.fetched(host, link, head)),
             Err(error) => Err(broken(error)),
         }
     }
@@ -233,9 +251,9 @@ impl Kept {
         Ok(Box::new(Link { stream: TokioIo::new(stream), buffer: BytesMut::new() }))
     }
 
-    fn fetched<T>(&self, authority: &Authority, link: Box<Link>, head: Head<T>) -> (T, Fetched) {
+    fn fetched<T>(&self, host: &Arc<Host>, link: Box<Link>, head: Head<T>) -> (T, Fetched) {
         let Head { read, framing, reusable } = head;
-        let home = reusable.then(|| (authority.clone(), Arc::clone(&self.shelf)));
+        let home = reusable.then(|| (Arc::clone(host), Arc::clone(&self.shelf)));
         let mut fetched = Fetched { link: Some(link), framing, read: FIRST_READ, home };
         if fetched.framing.is_done() {
             fetched.let_go();
@@ -318,7 +336,7 @@ pub struct Fetched {
     /// How much is read at once.
     read: usize,
     /// Where the connection goes when all was read.
-    home: Option<(Authority, Arc<Shelf>)>,
+    home: Option<(Arc<Host>, Arc<Shelf>)>,
 }
 
 impl fmt::Debug for Fetched {
@@ -330,14 +348,14 @@ impl fmt::Debug for Fetched {
 impl Fetched {
     /// Leaves the connection to others: all was read.
     fn let_go(&mut self) {
-        if let (Some(mut link), Some((authority, shelf))) = (self.link.take(), self.home.take())
+        if let (Some(mut link), Some((host, shelf))) = (self.link.take(), self.home.take())
             && link.buffer.is_empty()
         {
             // What a large body needed is not kept with an idle connection.
             if self.read > FIRST_READ {
                 link.buffer = BytesMut::new();
             }
-            shelf.put(&authority, link);
+            shelf.put(&host, link);
         }
     }
 

@@ -154,7 +154,8 @@ impl Transport {
         method: Method,
         headers: &HeaderMap,
     ) -> Result<Stencil, EnvdError> {
-        Ok(Stencil::new(self.inner.endpoint.authority(instance, port)?, method, headers))
+        let Inner { endpoint, kept, .. } = &*self.inner;
+        Ok(kept.stencil(endpoint.authority(instance, port)?, method, headers))
     }
 
     /// As [`fetch`](Self::fetch), for a head that `stencil` has written; the answer's is shown to `read` as it came.

@@ -84,6 +84,7 @@ pub struct Meters {
     pub to_sandbox: metrics::Counter,
     pub to_client: metrics::Counter,
     pub requests: metrics::Gauge,
+    pub repeats: metrics::Counter,
     pub tunnels: metrics::Gauge,
 }
 
@@ -96,6 +97,7 @@ impl Meters {
             to_sandbox: bytes("to_sandbox"),
             to_client: bytes("to_client"),
             requests: streams("request"),
+            repeats: metrics::counter!("ags_gateway_port_repeats_total"),
             tunnels: streams("tunnel"),
         }
     }
@@ -163,9 +165,16 @@ pub struct Passage {
     pub port: Port,
     permit: Permit,
     hold: HoldLater,
+    begun: Instant,
 }
 
 impl Passage {
+    /// When it was given.
+    #[must_use]
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// For a stream that turns out to last.
     #[must_use]
     pub fn hold_later(&self) -> HoldLater {
@@ -216,11 +225,12 @@ impl Leave {
     /// Admits another. `None` when it has to be asked again whether that may be, or why not.
     #[must_use]
     pub fn passage(&self, app: &App) -> Option<Passage> {
-        if Beliefs::of(app) != self.beliefs || self.until <= Instant::now() {
+        let begun = Instant::now();
+        if Beliefs::of(app) != self.beliefs || self.until <= begun {
             return None;
         }
         let (destination, hold) = (Arc::clone(&self.destination), self.hold.clone());
-        Some(Passage { permit: destination.permit().ok()?, destination, port: self.port, hold })
+        Some(Passage { permit: destination.permit().ok()?, destination, port: self.port, hold, begun })
     }
 }
 
@@ -243,7 +253,8 @@ pub async fn admit(app: &App, visitor: &Visitor, instance: &InstanceId, port: Po
         Visitor::Key(_) => None,
     };
     let holder = Holder { instance: Some(instance.clone()), key: visitor.key_id().clone(), preview };
-    Ok(Passage { destination, port, permit, hold: HoldLater::new(holder, &app.holders) })
+    let hold = HoldLater::new(holder, &app.holders);
+    Ok(Passage { destination, port, permit, hold, begun: Instant::now() })
 }
 
 /// The way into an instance that ran a moment ago: no query for each of many calls. Who makes one and fails asks again

@@ -58,7 +58,7 @@ impl Flow {
         app.ports.meters.requests.increment(1);
         Arc::new(Self {
             _answer_due: answer_due,
-            begun: Instant::now(),
+            begun: passage.begun(),
             moved: AtomicU64::new(0),
             limit: app.config.ports.idle_timeout,
             meters: app.ports.meters.clone(),
@@ -73,6 +73,11 @@ impl Flow {
 
     pub fn to_client(&self, bytes: usize) {
         self.note();
+        self.meters.to_client.increment(bytes as u64);
+    }
+
+    /// As [`to_client`](Self::to_client), of all there is.
+    pub fn to_client_at_once(&self, bytes: usize) {
         self.meters.to_client.increment(bytes as u64);
     }
 

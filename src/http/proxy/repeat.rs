@@ -4,7 +4,7 @@
 //! believed ([`Leave`]). An answer whose head needs no more than a look at each field, too, is passed on as it is read. All
 //! else, and whatever fails, goes the way of other requests.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -144,12 +144,11 @@ impl Repeat {
         manner: Manner<'_>,
         wires: &mut Wires,
     ) -> Again {
-        let started = Instant::now();
         let Repeatable { log, client, .. } = &self.way.of;
-        let log = log.again(self.app.ids.request());
+        let (log, begun) = (log.again(&self.app.ids.request()), passage.begun());
         let outcome = log.clone().scope(self.outcome(&log, target, passage, manner, wires)).await;
         let Outcome { status, cause, again } = outcome;
-        note_answered(&self.app, &log, Line { path, client, status, cause: cause.as_ref() }, started);
+        note_answered(&self.app, &log, Line { path, client, status, cause: cause.as_ref() }, begun);
         again
     }
 
@@ -260,7 +259,7 @@ fn pass_on(
     answer::end(out, framing, passed.dated, manner);
     let head = out.len();
     if fetched.take_whole(out) {
-        flow.to_client(out.len() - head);
+        flow.to_client_at_once(out.len() - head);
         return Again::Whole;
     }
     Again::Begun(Body::new(Outgoing::new(Answer::Fetched(fetched), flow, passage.hold_later())), framing)
@@ -270,6 +269,7 @@ impl Way for Repeat {
     fn again<'a>(&'a self, target: &'a str, manner: Manner<'a>, wires: &'a mut Wires) -> Option<BoxFuture<'a, Again>> {
         let asked = self.target(target)?;
         let passage = self.way.leave.passage(&self.app)?;
+        self.app.ports.meters.repeats.increment(1);
         let path = target.split('?').next().unwrap_or_default();
         Some(Box::pin(self.pass(path, asked, passage, manner, wires)))
     }

@@ -6,6 +6,7 @@ mod headers;
 mod hosts;
 mod lane;
 mod previews;
+mod repeats;
 mod stalls;
 mod streams;
 mod upgrades;

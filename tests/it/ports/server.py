@@ -227,6 +227,17 @@ async def status(request, _reader, writer):
     answer(writer, f"{request.query['code']} Said", request.query.get("body", "").encode(), request.query.get("kind", "text/plain"))
 
 
+async def fields(request, _reader, writer):
+    """The fields that it is told, as JSON."""
+    answer(writer, "200 OK", b"content", headers=json.loads(request.query["of"]))
+
+
+async def endless(_request, _reader, writer):
+    """A body that ends with its connection."""
+    respond(writer, "200 OK", [("Content-Type", "text/plain")], b"to the end")
+    return True
+
+
 async def raw(request, reader, writer):
     """Another protocol: echoes, and says how much there was when the other side has ended its half."""
     respond(writer, "101 Switching Protocols", [("Connection", "Upgrade"), ("Upgrade", request.header("upgrade"))])
@@ -281,7 +292,7 @@ ROUTES = {
     "/echo": echo, "/download": download, "/trailers": trailers, "/events": events, "/release": release, "/ticks": ticks,
     "/statistics": statistics, "/welcome": welcome, "/refuse": refuse, "/broken": broken, "/hung-up": hung_up,
     "/oddities": oddities, "/redirect": redirect, "/status": status, "/raw": raw, "/ws": websocket, "/page": page,
-    "/flood": flood, "/held": held, "/half": half,
+    "/flood": flood, "/held": held, "/half": half, "/fields": fields, "/endless": endless,
 }
 
 

@@ -117,7 +117,12 @@ impl Web {
 
     /// Sends bytes to the port's own host with the key, and reads until the gateway closes.
     pub async fn wire(&self, text: &str) -> String {
-        let mut stream = self.connect().await;
+        self.wire_at(&self.stack.url, text).await
+    }
+
+    /// As [`wire`](Self::wire), to another gateway.
+    pub async fn wire_at(&self, url: &str, text: &str) -> String {
+        let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
         stream.write_all(self.fill(text).as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
