@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::{
+    runtime::Handle,
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
 };
@@ -44,12 +45,25 @@ impl Lifecycle {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
+        self.tasks.spawn(self.counted(name, future))
+    }
+
+    /// As [`spawn`](Self::spawn), in another runtime.
+    pub fn spawn_on<F>(&self, name: &'static str, future: F, runtime: &Handle) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.tasks.spawn_on(self.counted(name, future), runtime)
+    }
+
+    fn counted<F: Future>(&self, name: &'static str, future: F) -> impl Future<Output = F::Output> + use<F> {
         let counted = Counted::new(Arc::clone(&self.running), name);
         let task = async move {
             let _counted = counted;
             future.await
         };
-        self.tasks.spawn(task.instrument(tracing::debug_span!("task", task = name)))
+        task.instrument(tracing::debug_span!("task", task = name))
     }
 
     /// Starts a task that works for all others and ends after them, soon after [`closing`](Self::closing).

@@ -99,13 +99,19 @@ impl Authenticator {
         }
         let (key, header) = presented(headers)?;
         let digest = self.peppers.digest(&key);
-        let Believed { caller, until } = match self.cache.get(&digest).await {
+        let believed = self.cache.get(&digest).await.filter(|believed| believed.until > Instant::now());
+        let Believed { caller, until } = match believed {
             Some(believed) => believed,
-            None => Box::pin(self.cache.try_get_with(digest, self.look_up(&key, digest)))
-                .await
-                .map_err(|error: Arc<Error>| error.copy())?,
+            None => Box::pin(self.look_up_once(&key, digest)).await?,
         };
         Ok(Recognised { caller, header, believed_until: until })
+    }
+
+    /// Looks a key up, for all who ask at the moment.
+    async fn look_up_once(&self, key: &PresentedKey, digest: Digest) -> Result<Believed> {
+        // The cache counts from when it is told; what was looked up slowly may be over before.
+        self.cache.invalidate(&digest).await;
+        self.cache.try_get_with(digest, self.look_up(key, digest)).await.map_err(|error: Arc<Error>| error.copy())
     }
 
     async fn look_up(&self, key: &PresentedKey, current: Digest) -> Result<Believed> {
@@ -124,9 +130,10 @@ impl Authenticator {
 
     /// Forgets what was believed: called on this replica after a revocation or a change of a team.
     pub fn forget_all(&self) {
-        self.forgotten.fetch_add(1, Ordering::AcqRel);
         self.cache.invalidate_all();
         self.passes.forget_all();
+        // Afterwards: who counted before may have found what is not there any more.
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
     }
 
     /// How often all was forgotten: what was recognised before the last time counts no more.

@@ -99,6 +99,10 @@ impl<S: Ends> ClientIo<S> {
         Self { stream, patience, sending_side, stalled: None, quiet: None }
     }
 
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
+
     /// Watches over a write that was tried.
     fn tried<T>(&mut self, cx: &mut Context<'_>, tried: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if tried.is_ready() {

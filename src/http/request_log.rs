@@ -63,7 +63,7 @@ pub async fn around<F: Future<Output = Response>>(
     }
     let client = client.map(|address| address.to_string()).unwrap_or_default();
     let cause = response.extensions().get::<Cause>();
-    answered(app, &log, Line { path: &path, client: &client, status: response.status(), cause }, started);
+    note(app, &log, Line { path: &path, client: &client, status: response.status(), cause }, started);
     response
 }
 
@@ -76,7 +76,7 @@ pub struct Line<'a> {
 }
 
 /// Writes the line of a request whose response head is ready, and counts it.
-pub fn answered(app: &App, log: &RequestLog, line: Line<'_>, started: Instant) {
+pub fn note(app: &App, log: &RequestLog, line: Line<'_>, started: Instant) {
     let (elapsed, status) = (started.elapsed(), line.status.as_u16());
     log.clone().in_scope(|| write_line(log, line, elapsed));
     app.metrics.count_request(counted(log.method()), log.route(), status, elapsed);

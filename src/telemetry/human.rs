@@ -9,7 +9,7 @@ use tracing_subscriber::{
         format::Writer,
         time::{FormatTime, SystemTime},
     },
-    registry::LookupSpan,
+    registry::{LookupSpan, Scope},
 };
 
 use super::request;
@@ -37,7 +37,7 @@ where
             for (name, value) in request::present().iter().flat_map(request::RequestLog::fields) {
                 write!(writer, " {name}={value}")?;
             }
-            if let Some(span) = context.lookup_current() {
+            for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
                 let extensions = span.extensions();
                 let fields = extensions.get::<FormattedFields<N>>().map_or("", |fields| fields.fields.as_str());
                 write!(writer, " {}{{{fields}}}", span.name())?;

@@ -1,7 +1,7 @@
 //! Where lines of the log go: gathered for a moment, so that a busy process does not call the system for each of them.
 //!
 //! Warnings and errors go out at once, with all that was said before them; the rest within [`MOMENT`]. A process that ends takes
-//! nothing along: [`Flush`] writes what is left. One that is killed may.
+//! nothing along: [`Flush`] writes what is left. One that is killed may, or that exits at a second signal.
 
 use std::{
     io::{self, Write},
@@ -14,7 +14,7 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How long lines wait for others.
-pub const MOMENT: Duration = Duration::from_millis(20);
+const MOMENT: Duration = Duration::from_millis(20);
 /// With so many bytes they wait no longer; who says more then waits until those are written.
 const FULL: usize = 64 << 10;
 

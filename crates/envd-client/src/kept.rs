@@ -20,6 +20,7 @@ use hyper_rustls::MaybeHttpsStream;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::runtime::{self, Handle};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
@@ -35,6 +36,7 @@ const LONGEST_READ: usize = 256 << 10;
 struct Link {
     stream: TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>,
     buffer: BytesMut,
+    runtime: runtime::Id,
 }
 
 impl Link {
@@ -53,23 +55,48 @@ struct Idle {
     since: Instant,
 }
 
-/// What is idle of the connections to one host.
+/// What is idle of the connections to one host. A connection is driven by the runtime that it was opened in, and left to others
+/// there: elsewhere each of its bytes would wake two threads.
 #[derive(Default)]
-struct Host(Mutex<Vec<Idle>>);
+struct Host(Mutex<Vec<(runtime::Id, Vec<Idle>)>>);
 
 impl Host {
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<(runtime::Id, Vec<Idle>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One that still stands.
     fn take(&self, timeout: Duration) -> Option<Box<Link>> {
+        let here = Handle::current().id();
         loop {
-            let Idle { mut link, since } = self.idle().pop()?;
+            let mut idle = self.idle();
+            let (_, links) = idle.iter_mut().find(|(runtime, _)| *runtime == here)?;
+            let Idle { mut link, since } = links.pop()?;
+            drop(idle);
             if since.elapsed() < timeout && link.is_free() {
                 return Some(link);
             }
         }
+    }
+
+    fn put(&self, link: Box<Link>, most: usize) {
+        let (home, kept) = (link.runtime, Idle { link, since: Instant::now() });
+        let mut idle = self.idle();
+        match idle.iter_mut().find(|(runtime, _)| *runtime == home) {
+            Some((_, links)) if links.len() < most => links.push(kept),
+            Some(_) => {}
+            None => idle.push((home, vec![kept])),
+        }
+    }
+
+    /// Whether anything is left.
+    fn drop_old(&self, timeout: Duration) -> bool {
+        let mut idle = self.idle();
+        idle.retain_mut(|(_, links)| {
+            links.retain(|idle| idle.since.elapsed() < timeout);
+            !links.is_empty()
+        });
+        !idle.is_empty()
     }
 }
 
@@ -97,20 +124,13 @@ impl Shelf {
         Arc::clone(hosts.entry(authority.to_string()).or_default())
     }
 
-    fn put(&self, host: &Host, link: Box<Link>) {
-        let mut idle = host.idle();
-        if idle.len() < self.most {
-            idle.push(Idle { link, since: Instant::now() });
-        }
-    }
-
     /// Whether anything is left.
     fn drop_old(&self) -> bool {
         let mut hosts = self.hosts();
         hosts.retain(|_, host| {
-            let mut idle = host.idle();
-            idle.retain(|idle| idle.since.elapsed() < self.timeout);
-            !idle.is_empty() || Arc::strong_count(host) > 1
+            // Looked at first: who uses it may leave a connection there before letting go.
+            let used = Arc::strong_count(host) > 1;
+            host.drop_old(self.timeout) || used
         });
         !hosts.is_empty()
     }
@@ -248,7 +268,7 @@ impl Kept {
         let stream = async { connector.ready().await?.call(target).await }.await;
         let stream =
             stream.map_err(|e| EnvdError::local(EnvdErrorKind::Unavailable, "no connection").with_source(e))?;
-        Ok(Box::new(Link { stream: TokioIo::new(stream), buffer: BytesMut::new() }))
+        Ok(Box::new(Link { stream: TokioIo::new(stream), buffer: BytesMut::new(), runtime: Handle::current().id() }))
     }
 
     fn fetched<T>(&self, host: &Arc<Host>, link: Box<Link>, head: Head<T>) -> (T, Fetched) {
@@ -355,7 +375,7 @@ impl Fetched {
             if self.read > FIRST_READ {
                 link.buffer = BytesMut::new();
             }
-            shelf.put(&host, link);
+            host.put(link, shelf.most);
         }
     }
 
@@ -374,7 +394,7 @@ impl Fetched {
 
     /// Reads more; `false` at the connection's end.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, FetchError>> {
-        let Some(Link { stream, buffer }) = self.link.as_deref_mut() else { return Poll::Ready(Ok(false)) };
+        let Some(Link { stream, buffer, .. }) = self.link.as_deref_mut() else { return Poll::Ready(Ok(false)) };
         buffer.reserve(self.read);
         let read = ready!(tokio_util::io::poll_read_buf(Pin::new(stream), cx, buffer)).map_err(FetchError::Broken)?;
         if read >= self.read {

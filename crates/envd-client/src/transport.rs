@@ -144,7 +144,7 @@ impl Transport {
         kept.request(&endpoint.scheme, endpoint.authority(instance, port)?, request).await
     }
 
-    /// The head of many requests like this one.
+    /// The head of many requests like this one. To be called within a runtime.
     ///
     /// Fails with `InvalidArgument` for what is no instance id.
     pub fn stencil(

@@ -109,13 +109,7 @@ impl Destination {
         }
     }
 
-    /// Takes the cloud's tokens out of an answer, should a sandbox have found and returned them.
-    pub fn remove_tokens(&self, headers: &mut HeaderMap) {
-        headers.remove(ACCESS_TOKEN);
-        headers.remove(&self.traffic_header);
-    }
-
-    /// Whether a header of an answer may hold one of the cloud's tokens.
+    /// Whether a header of an answer may hold one of the cloud's tokens, should a sandbox have found and returned them.
     #[must_use]
     pub fn is_token(&self, name: &HeaderName) -> bool {
         *name == ACCESS_TOKEN || *name == self.traffic_header
@@ -155,12 +149,17 @@ impl Destinations {
 
     pub(super) async fn find(&self, app: &App, team: &TeamId, id: &InstanceId) -> Result<Arc<Destination>> {
         let key = (team.clone(), id.clone());
-        if let Some(found) = self.0.get(&key).await {
+        if let Some(found) = self.0.get(&key).await.filter(|found| found.believed_until > Instant::now()) {
             return Ok(found);
         }
-        let look_up = async { Destination::find(app, team, id).await.map(Arc::new) };
         // Boxed: what is rare does not make what is moved for each request larger.
-        Box::pin(self.0.try_get_with(key, look_up)).await.map_err(|shared: Arc<Error>| shared.copy())
+        Box::pin(async {
+            // The cache counts from when it is told; what was looked up slowly may be over before.
+            self.0.invalidate(&key).await;
+            let look_up = async { Destination::find(app, team, id).await.map(Arc::new) };
+            self.0.try_get_with(key, look_up).await.map_err(|shared: Arc<Error>| shared.copy())
+        })
+        .await
     }
 
     pub(super) fn forget_all(&self) {

@@ -48,7 +48,7 @@ pub struct Ports {
     visits: Visits,
     limits: Limits,
     pub meters: Meters,
-    /// How often something was forgotten.
+    /// How often something was forgotten, of whatever instance: who went by it looks again.
     forgotten: Arc<AtomicU64>,
 }
 
@@ -66,15 +66,16 @@ impl Ports {
 
     /// Forgets all that was believed.
     pub(super) fn forget_all(&self) {
-        self.forgotten.fetch_add(1, Ordering::AcqRel);
         self.destinations.forget_all();
         self.visits.forget_all();
+        // Afterwards: who counted before may have found what is not there any more.
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Forgets what was believed of an instance: it changed on this replica.
     pub async fn forget(&self, team: &TeamId, instance: &InstanceId) {
-        self.forgotten.fetch_add(1, Ordering::AcqRel);
         self.destinations.forget(team, instance).await;
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
     }
 }
 

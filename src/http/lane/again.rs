@@ -1,7 +1,7 @@
 //! A request whose fields are, byte for byte, those of the one before it on its connection: what polls a server sends nothing
 //! else. Whatever its fields mean was found out then; only its target is its own.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
@@ -28,12 +28,21 @@ pub struct Wires {
 
 /// An answer to a repetition.
 pub enum Again {
-    /// All of it is in [`Wires::answer`].
-    Whole,
-    /// Its head is in [`Wires::answer`], and this follows.
-    Begun(Body, Framing),
+    /// Its head is in [`Wires::answer`].
+    Begun {
+        /// Whether it said that no other follows on the connection.
+        last: bool,
+        rest: Rest,
+    },
     /// It is to be written like any other.
     Response(Response),
+}
+
+/// What follows the head of an answer.
+pub enum Rest {
+    /// It is in [`Wires::answer`], too. What the request holds is to be kept until it is written.
+    Whole(Arc<dyn Any + Send + Sync>),
+    Body(Body, Framing),
 }
 
 /// A request that may be repeated: its lines but the first, and how it was answered.

@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes};
 use http::{Response, StatusCode, header, response::Parts};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
 
 use super::while_there;
 use crate::clock::Clock;
@@ -26,8 +27,8 @@ const TOGETHER: usize = 16 << 10;
 pub struct Manner<'a> {
     /// The request was a `HEAD`.
     pub(super) only_head: bool,
-    /// No other follows on the connection.
-    pub(super) last: bool,
+    /// Once it is cancelled, an answer is the last on its connection, and says so.
+    pub(super) draining: &'a CancellationToken,
     pub(super) clock: &'a dyn Clock,
 }
 
@@ -56,7 +57,7 @@ pub fn has_no_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Writes an answer to its end. `out` is for reuse.
+/// Writes an answer to its end, and says whether it was the connection's last. `out` is for reuse.
 ///
 /// # Errors
 /// When the client has gone, or the body broke off: what was written is no whole answer then.
@@ -65,12 +66,12 @@ pub(super) async fn write<S: AsyncWrite + Unpin>(
     answer: Response<Body>,
     manner: Manner<'_>,
     out: &mut Vec<u8>,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let (parts, body) = answer.into_parts();
     let framing = Framing::of(parts.status, manner.only_head, &body);
     out.clear();
-    write_head(out, &parts, framing, manner);
-    write_body(stream, body, framing, out).await
+    let last = write_head(out, &parts, framing, manner);
+    write_body(stream, body, framing, out).await.map(|()| last)
 }
 
 /// Writes what `out` holds and the body that follows, to its end.
@@ -152,7 +153,7 @@ pub(super) async fn send<S: AsyncWrite + Unpin>(stream: &mut S, out: &mut Vec<u8
     stream.flush().await
 }
 
-fn write_head(out: &mut Vec<u8>, parts: &Parts, framing: Framing, manner: Manner<'_>) {
+fn write_head(out: &mut Vec<u8>, parts: &Parts, framing: Framing, manner: Manner<'_>) -> bool {
     begin(out, parts.status);
     for (name, value) in &parts.headers {
         // Said once, and by what frames the body; of an answer to HEAD it tells what GET would get.
@@ -160,7 +161,7 @@ fn write_head(out: &mut Vec<u8>, parts: &Parts, framing: Framing, manner: Manner
             field(out, name.as_str(), value.as_bytes());
         }
     }
-    end(out, framing, parts.headers.contains_key(header::DATE), manner);
+    end(out, framing, parts.headers.contains_key(header::DATE), manner)
 }
 
 /// Begins a head.
@@ -178,8 +179,8 @@ pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     }
 }
 
-/// Ends a head with what is said of the connection.
-pub fn end(out: &mut Vec<u8>, framing: Framing, dated: bool, manner: Manner<'_>) {
+/// Ends a head with what is said of the body and of the connection: whether it is the last on it.
+pub fn end(out: &mut Vec<u8>, framing: Framing, dated: bool, manner: Manner<'_>) -> bool {
     match framing {
         Framing::Length(length) => field(out, "content-length", length.to_string().as_bytes()),
         Framing::Chunked => field(out, "transfer-encoding", b"chunked"),
@@ -189,10 +190,12 @@ pub fn end(out: &mut Vec<u8>, framing: Framing, dated: bool, manner: Manner<'_>)
     if !dated {
         field(out, "date", manner.clock.now().format(IMF_FIXDATE).to_string().as_bytes());
     }
-    if manner.last {
+    let last = manner.draining.is_cancelled();
+    if last {
         field(out, "connection", b"close");
     }
     out.extend_from_slice(b"\r\n");
+    last
 }
 
 #[cfg(test)]
@@ -217,8 +220,13 @@ mod tests {
     async fn written(answer: Response<Body>, only_head: bool, last: bool) -> (io::Result<()>, String) {
         let (mut ours, mut theirs) = duplex(1 << 20);
         let clock = Mock::at(chrono::DateTime::UNIX_EPOCH);
-        let manner = Manner { only_head, last, clock: &*clock };
+        let draining = CancellationToken::new();
+        if last {
+            draining.cancel();
+        }
+        let manner = Manner { only_head, draining: &draining, clock: &*clock };
         let result = write(&mut ours, answer, manner, &mut vec![b'x'; 3]).await;
+        let result = result.map(|said| assert_eq!(said, last));
         drop(ours);
         let mut text = String::new();
         theirs.read_to_string(&mut text).await.unwrap();

@@ -4,10 +4,14 @@
 //! Such a request needs no machine beside the one that answers it: it is read, answered and written in one go. Whatever else
 //! comes, a second request of another kind as well, leads the whole connection over to the HTTP library, from the first byte
 //! that was not answered on. Nothing is decided here but framing: who may pass, and what passes, is said by whoever answers.
+//!
+//! A request that differs from the one before it in the target alone is [answered](again) by what that one found out, and on a
+//! [thread](threads) of its own kind.
 
 mod again;
 pub mod answer;
 mod head;
+mod threads;
 
 use std::{
     future::{Future, poll_fn},
@@ -21,17 +25,21 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::Method;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    runtime::Handle,
     time::{Instant, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-pub use self::again::{Again, Remembered, Way, Wires};
 use self::{again::Last, answer::Manner};
+pub use self::{
+    again::{Again, Remembered, Rest, Way, Wires},
+    threads::Threads,
+};
 use super::{
     client_io::SendingSide,
     front::{Answer, Peer, announce},
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, lifecycle::Lifecycle};
 
 /// Read at once: most heads are smaller.
 const READ: usize = 4 << 10;
@@ -41,10 +49,32 @@ pub enum Left {
     /// The HTTP library goes on with these bytes, and what follows.
     Over(Bytes),
     Closed,
+    /// A request repeats the one before it, and was not answered yet: what comes may be answered elsewhere.
+    Repeats,
+}
+
+/// What was read of a connection, and what is remembered of it.
+#[derive(Default)]
+pub struct State {
+    buffer: BytesMut,
+    wires: Wires,
+    last: Option<Last>,
+}
+
+/// Where the requests of a connection are answered.
+#[derive(Clone, Copy)]
+pub enum Seat<'a> {
+    /// Here, to its end.
+    Here,
+    /// Here, as long as none repeats another.
+    UntilRepeated,
+    /// Here if they repeat another; else in this runtime, where what they need is driven.
+    Apart(&'a Handle, &'a Lifecycle),
 }
 
 /// What the lane knows of a connection.
 pub struct Lane<'a, A> {
+    pub seat: Seat<'a>,
     pub answer: &'a A,
     pub peer: Peer,
     pub side: &'a SendingSide,
@@ -59,8 +89,8 @@ impl<A: Answer> Lane<'_, A> {
     ///
     /// # Errors
     /// When the client has gone, or an answer broke off: the connection is to be cut.
-    pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S) -> io::Result<Left> {
-        let (mut buffer, mut wires, mut last) = (BytesMut::new(), Wires::default(), None);
+    pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S, state: &mut State) -> io::Result<Left> {
+        let State { buffer, wires, last } = state;
         let mut drained = pin!(self.draining.cancelled());
         let mut patience = pin!(sleep_until(Instant::now() + self.patience));
         loop {
@@ -69,7 +99,7 @@ impl<A: Answer> Lane<'_, A> {
                 buffer.reserve(READ);
                 tokio::select! {
                     biased;
-                    read = stream.read_buf(&mut buffer) => if read? == 0 { return Ok(Left::Closed) },
+                    read = stream.read_buf(buffer) => if read? == 0 { return Ok(Left::Closed) },
                     () = drained.as_mut() => return Ok(Left::Closed),
                     // It is set anew when it is due, not for each request.
                     () = patience.as_mut() => {
@@ -78,11 +108,19 @@ impl<A: Answer> Lane<'_, A> {
                     }
                 }
             }
-            let answered = match self.again(stream, &last, &buffer, &mut wires).await {
-                Some(answered) => answered?,
-                None => match self.anew(stream, &mut last, &buffer, &mut wires).await? {
+            let repeated = last.as_ref().and_then(|last| last.repeated(buffer));
+            if repeated.is_some() && matches!(self.seat, Seat::UntilRepeated) {
+                return Ok(Left::Repeats);
+            }
+            let again = match repeated {
+                Some(repeated) => self.again(stream, repeated, wires).await?,
+                None => None,
+            };
+            let answered = match again {
+                Some(answered) => answered,
+                None => match self.anew(stream, last, buffer, wires).await? {
                     Some(answered) => answered,
-                    None => return Ok(Left::Over(buffer.freeze())),
+                    None => return Ok(Left::Over(buffer.split().freeze())),
                 },
             };
             buffer.advance(answered.length);
@@ -92,27 +130,29 @@ impl<A: Answer> Lane<'_, A> {
         }
     }
 
-    /// Answers the request at the beginning of `buffer` if it repeats the last one.
+    /// Answers a request that repeats the last one; `None` when it is to be looked at like any other.
     async fn again<S: AsyncWrite + Unpin>(
         &self,
         stream: &mut S,
-        last: &Option<Last>,
-        buffer: &[u8],
+        (way, target, length): (&dyn Way, &str, usize),
         wires: &mut Wires,
-    ) -> Option<io::Result<Answered>> {
-        let (way, target, length) = last.as_ref()?.repeated(buffer)?;
+    ) -> io::Result<Option<Answered>> {
         let manner = self.manner(false);
-        let again = match while_there(stream, way.again(target, manner, wires)?).await {
-            Ok(again) => again,
-            Err(gone) => return Some(Err(gone)),
-        };
+        let Some(answered) = way.again(target, manner, wires) else { return Ok(None) };
+        let again = while_there(stream, answered).await?;
         let out = &mut wires.answer;
-        let written = match again {
-            Again::Whole => answer::send(stream, out).await,
-            Again::Begun(body, framing) => answer::write_body(stream, body, framing, out).await,
-            Again::Response(response) => answer::write(stream, response, manner, out).await,
+        let last = match again {
+            Again::Begun { last, rest: Rest::Body(body, framing) } => {
+                answer::write_body(stream, body, framing, out).await?;
+                last
+            }
+            Again::Begun { last, rest: Rest::Whole(_held) } => {
+                answer::send(stream, out).await?;
+                last
+            }
+            Again::Response(response) => answer::write(stream, response, manner, out).await?,
         };
-        Some(written.map(|()| Answered { length, last: manner.last }))
+        Ok(Some(Answered { length, last }))
     }
 
     /// Answers the request at the beginning of `buffer`; `None` when that is for the HTTP library to do.
@@ -127,15 +167,22 @@ impl<A: Answer> Lane<'_, A> {
         announce(request.extensions_mut(), self.peer, self.side);
         let only_head = *request.method() == Method::HEAD;
         let Some(answered) = self.answer.quick(request) else { return Ok(None) };
-        let mut response = while_there(stream, answered).await?;
+        let mut response = match self.seat {
+            Seat::Apart(runtime, lifecycle) => {
+                // Dropped with the client, like the answer itself.
+                let answered = AbortOnDropHandle::new(lifecycle.spawn_on("request", answered, runtime));
+                while_there(stream, answered).await?.map_err(io::Error::other)?
+            }
+            Seat::Here | Seat::UntilRepeated => while_there(stream, answered).await?,
+        };
         *last = response.extensions_mut().remove().and_then(|remembered| Last::of(&buffer[..length], remembered));
         let manner = self.manner(only_head);
-        answer::write(stream, response, manner, &mut wires.answer).await?;
-        Ok(Some(Answered { length, last: manner.last }))
+        let last = answer::write(stream, response, manner, &mut wires.answer).await?;
+        Ok(Some(Answered { length, last }))
     }
 
     fn manner(&self, only_head: bool) -> Manner<'_> {
-        Manner { only_head, last: self.draining.is_cancelled(), clock: self.clock }
+        Manner { only_head, draining: self.draining, clock: self.clock }
     }
 }
 

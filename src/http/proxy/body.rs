@@ -76,7 +76,7 @@ impl Flow {
         self.meters.to_client.increment(bytes as u64);
     }
 
-    /// As [`to_client`](Self::to_client), of all there is.
+    /// As [`to_client`](Self::to_client), of all there is: nothing is waited for any more, so that it does not count when.
     pub fn to_client_at_once(&self, bytes: usize) {
         self.meters.to_client.increment(bytes as u64);
     }

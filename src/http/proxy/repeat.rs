@@ -33,11 +33,11 @@ use crate::{
         client_addr,
         client_io::SendingSide,
         lane::{
-            Again, Remembered, Way, Wires,
+            Again, Remembered, Rest, Way, Wires,
             answer::{self, Framing, Manner},
         },
         problem::Cause,
-        request_log::{Line, REQUEST_ID, TRACEPARENT, answered as note_answered},
+        request_log::{Line, REQUEST_ID, TRACEPARENT, note},
     },
     telemetry::request::RequestLog,
 };
@@ -48,6 +48,8 @@ pub struct Repeatable {
     log: RequestLog,
     side: SendingSide,
     client: String,
+    /// Errors are shown to people.
+    page: bool,
 }
 
 /// Of a request that others may repeat: what was believed before it was looked at.
@@ -55,11 +57,11 @@ pub struct Repeatable {
 struct Mark(Beliefs);
 
 impl Repeatable {
-    /// Marks a request, before anything of it counts, unless it is told apart from others, or answered with a page.
+    /// Marks a request, before anything of it counts, unless it is told apart from others.
     pub fn mark(app: &App, request: &mut Request<Body>) {
         let headers = request.headers();
         let apart = [REQUEST_ID, TRACEPARENT].iter().any(|name| headers.contains_key(name));
-        if *request.method() == Method::GET && !apart && !wants_page(request) {
+        if *request.method() == Method::GET && !apart {
             request.extensions_mut().insert(Mark(Beliefs::of(app)));
         }
     }
@@ -70,13 +72,15 @@ impl Repeatable {
         let Mark(beliefs) = *extensions.get()?;
         let (log, side) = (extensions.get::<RequestLog>()?.clone(), extensions.get::<SendingSide>()?.clone());
         let client = client_addr::of(request, &app.config.server.trusted_proxies);
-        Some(Self { beliefs, log, side, client: client.map(|address| address.to_string()).unwrap_or_default() })
+        let (client, page) = (client.map(|address| address.to_string()).unwrap_or_default(), wants_page(request));
+        Some(Self { beliefs, log, side, client, page })
     }
 
     /// By which way others like it go; `None` if each has to be looked at.
     pub(super) fn by(self, call: &Call, passage: &Passage, sent: &Bodiless) -> Option<Prepared> {
         let Visitor::Key(caller) = &call.visitor else { return None };
-        if caller.wake.is_some() || call.port.get() == ENVD_PORT || !call.may_half_close {
+        let shown = self.page && matches!(call.plane, Plane::Host);
+        if caller.wake.is_some() || call.port.get() == ENVD_PORT || !call.may_half_close || shown {
             return None;
         }
         let leave = passage.leave(self.beliefs, call.believed_until?);
@@ -148,7 +152,7 @@ impl Repeat {
         let (log, begun) = (log.again(&self.app.ids.request()), passage.begun());
         let outcome = log.clone().scope(self.outcome(&log, target, passage, manner, wires)).await;
         let Outcome { status, cause, again } = outcome;
-        note_answered(&self.app, &log, Line { path, client, status, cause: cause.as_ref() }, begun);
+        note(&self.app, &log, Line { path, client, status, cause: cause.as_ref() }, begun);
         again
     }
 
@@ -202,8 +206,11 @@ impl Repeat {
         };
         let sent = passage.destination.transport().fetch_again(stencil, asked, read);
         let (head, fetched) = answered(flow.within(sent).await, passage)?;
-        let head =
-            head.ok_or_else(|| Error::new(Code::UpstreamError, "The answer of the server has no usable head."))?;
+        let unusable = || {
+            let detail = "The head of the server's answer cannot be passed on.";
+            Error::new(Code::UpstreamError, detail).with_sandbox(passage.destination.instance().reference())
+        };
+        let head = head.ok_or_else(unusable)?;
         Ok((head, fetched, flow))
     }
 
@@ -256,13 +263,14 @@ fn pass_on(
     out: &mut Vec<u8>,
 ) -> Again {
     let framing = Framing::of_body(&fetched.size_hint());
-    answer::end(out, framing, passed.dated, manner);
+    let last = answer::end(out, framing, passed.dated, manner);
     let head = out.len();
     if fetched.take_whole(out) {
         flow.to_client_at_once(out.len() - head);
-        return Again::Whole;
+        return Again::Begun { last, rest: Rest::Whole(flow) };
     }
-    Again::Begun(Body::new(Outgoing::new(Answer::Fetched(fetched), flow, passage.hold_later())), framing)
+    let body = Body::new(Outgoing::new(Answer::Fetched(fetched), flow, passage.hold_later()));
+    Again::Begun { last, rest: Rest::Body(body, framing) }
 }
 
 impl Way for Repeat {

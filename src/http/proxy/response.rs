@@ -28,13 +28,10 @@ static HARMLESS: [(HeaderName, &str); 5] = [
 pub fn prepare(headers: &mut HeaderMap, call: &Call, passage: &Passage, address: &Address) {
     let mut unfit = named_by_connection(headers);
     let path = matches!(call.plane, Plane::Path { .. });
-    unfit.extend(headers.keys().filter(|name| is_hop_by_hop(name) || (path && speaks_for_origin(name))).cloned());
+    unfit.extend(headers.keys().filter(|name| is_unfit(name, path, passage)).cloned());
     for name in unfit {
         headers.remove(name);
     }
-    // It would send browsers elsewhere for a host that is the gateway's.
-    headers.remove(header::ALT_SVC);
-    passage.destination.remove_tokens(headers);
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
         relocate(headers, name, call, passage, address);
     }
@@ -55,14 +52,22 @@ pub fn fate(name: &HeaderName, value: &[u8], call: &Call, passage: &Passage) -> 
     match *name {
         header::LOCATION | header::CONTENT_LOCATION | header::SET_COOKIE | header::CONTENT_DISPOSITION => Fate::Unsaid,
         header::CONNECTION if !is_plain_option(value) => Fate::Unsaid,
-        header::CONTENT_LENGTH | header::ALT_SVC => Fate::Goes,
-        _ if is_hop_by_hop(name) || passage.destination.is_token(name) || *name == REQUEST_ID => Fate::Goes,
-        _ if path && speaks_for_origin(name) => Fate::Goes,
+        header::CONTENT_LENGTH => Fate::Goes,
+        _ if *name == REQUEST_ID || is_unfit(name, path, passage) => Fate::Goes,
         _ => Fate::Passes,
     }
 }
 
-/// Whether `Connection` names no other field.
+/// Whether a field of a server's answer is not for its client, whatever else is in the head.
+fn is_unfit(name: &HeaderName, path: bool, passage: &Passage) -> bool {
+    is_hop_by_hop(name)
+        // It would send browsers elsewhere for a host that is the gateway's.
+        || *name == header::ALT_SVC
+        || passage.destination.is_token(name)
+        || (path && speaks_for_origin(name))
+}
+
+/// Whether `Connection` names no other field: of these names there is none.
 fn is_plain_option(value: &[u8]) -> bool {
     value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
 }
