@@ -13,7 +13,7 @@ use crate::kept::FetchError;
 pub(crate) const LONGEST_HEAD: usize = 64 << 10;
 const MOST_HEADERS: usize = 100;
 /// Of a chunk's size with its extensions, or of all trailers.
-const LONGEST_PART: usize = 16 << 10;
+pub(crate) const LONGEST_PART: usize = 16 << 10;
 
 /// What came is not HTTP/1.1, or not what can be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

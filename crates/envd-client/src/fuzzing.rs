@@ -1,8 +1,12 @@
 //! What fuzzing calls (`fuzz/`): the parsers of what a sandbox sends, with bytes that are cut anywhere.
 
+use bytes::BytesMut;
+use http::Method;
+
 use crate::{
     code::{event::parse, lines::LineDecoder},
     frame::{Frame, FrameDecoder, parse_end},
+    framing::{LONGEST_PART, read_head},
 };
 
 /// Small, so that the limit is met.
@@ -21,6 +25,50 @@ fn frames(wire: &[u8], cut: usize) -> (Vec<Frame>, bool) {
         }
     }
     (found, true)
+}
+
+/// Status, body and what is left over of an answer, as far as it is one.
+fn answer(wire: &[u8], cut: usize) -> Option<(u16, Vec<u8>, Vec<u8>)> {
+    let (mut buffer, mut pieces) = (BytesMut::new(), wire.chunks(cut));
+    let mut head = loop {
+        if let Some(head) = read_head(&mut buffer, &Method::GET, |head| head.response()).ok()? {
+            break head;
+        }
+        buffer.extend_from_slice(pieces.next()?);
+    };
+    let status = head.read?.status().as_u16();
+    let mut body = Vec::new();
+    loop {
+        while let Some(frame) = head.framing.next(&mut buffer).ok()? {
+            if let Ok(data) = frame.into_data() {
+                body.extend_from_slice(&data);
+            }
+        }
+        if head.framing.is_done() {
+            break;
+        }
+        match pieces.next() {
+            Some(piece) => buffer.extend_from_slice(piece),
+            None => head.framing.end().ok()?,
+        }
+    }
+    let mut rest = buffer.to_vec();
+    pieces.for_each(|piece| rest.extend_from_slice(piece));
+    Some((status, body, rest))
+}
+
+/// Answers of HTTP/1.1.
+///
+/// # Panics
+/// When it matters how the bytes are cut, or some are made up.
+pub fn answers(wire: &[u8], cut: usize) {
+    // What is longer may be refused before all of it is there.
+    let wire = &wire[..wire.len().min(LONGEST_PART)];
+    let whole = answer(wire, wire.len().max(1));
+    assert_eq!(whole, answer(wire, cut.max(1)));
+    if let Some((_, body, rest)) = whole {
+        assert!(body.len() + rest.len() <= wire.len() && wire.ends_with(&rest));
+    }
 }
 
 /// Envelopes of Connect's streaming protocol.
