@@ -138,7 +138,8 @@ impl<S: AsyncRead + AsyncWrite + Ends + Unpin + Send + 'static, A: Answer> Conne
     /// Has the HTTP library answer the rest.
     async fn go_on(self, left: Left) -> Served {
         let Left::Over(first) = left else { return Ok(()) };
-        let Self { stream, peer, side, door, .. } = self;
+        let Self { stream, peer, side, state, door } = self;
+        drop(state);
         let stream = ReadAhead::new(first, stream);
         let (answer, lifecycle) = (door.answer, door.lifecycle);
         let service = service_fn(move |request| {
@@ -164,9 +165,10 @@ impl<A: Answer> Connection<TcpStream, A> {
     /// be moved there.
     async fn serve_plain(mut self) -> Served {
         match self.by_lane(Seat::UntilRepeated).await? {
+            // Boxed: connections that do not poll are not to be larger for it.
             Left::Repeats => match Arc::clone(&self.door.threads).next() {
-                Some(thread) => self.elsewhere(thread).await,
-                None => self.serve().await,
+                Some(thread) => Box::pin(self.elsewhere(thread)).await,
+                None => Box::pin(self.serve()).await,
             },
             left => self.go_on(left).await,
         }
