@@ -52,8 +52,8 @@ const CHUNK: usize = 64 * 1024;
 const SECRET_ID: &str = "AKIDBENCHBENCHBENCH0";
 const SECRET_KEY: &str = "not-a-secret-of-anything";
 const DOMAIN: &str = "sandbox.localhost";
-/// Before what tells a request's trace from others.
-const TRACE: &str = "traceparent: 00-";
+/// Stands for a request's number among a connection's.
+const NUMBER: &str = "00000000000000000000000000000000";
 
 fn main() -> Result<()> {
     // Clients cannot be made without; false where there is one already.
@@ -133,17 +133,27 @@ async fn small(ways: &[Way], by_path: &(String, String), upstream: SocketAddr) -
     println!("small GET, {SMALL} bytes, {CONNECTIONS} connections kept alive, {rounds} rounds of {seconds} s:");
     let seconds = Duration::from_secs(seconds as u64);
     let gateway = &ways[1];
-    // Also told apart by a field of its own each: none is answered by what the one before it found out.
-    let traced = format!("{}{TRACE}{:032x}-0123456789abcdef-01\r\n", gateway.headers, 0);
-    let mut results: Vec<Vec<Rate>> = vec![Vec::new(); ways.len() + 2];
+    let (path_prefix, path_headers) = by_path;
+    let more = [
+        ("gateway, by path", path_prefix.as_str(), path_headers.clone()),
+        (
+            "gateway, by host, traced",
+            "",
+            format!("{}traceparent: 00-{NUMBER}-0123456789abcdef-01\r\n", gateway.headers),
+        ),
+        // None is answered by what the one before it found out.
+        ("gateway, by host, unlike", "", format!("{}x-number: {NUMBER}\r\n", gateway.headers)),
+    ];
+    let mut results: Vec<Vec<Rate>> = vec![Vec::new(); ways.len() + more.len()];
     for _ in 0..rounds {
         for (way, results) in ways.iter().zip(&mut results) {
             results.push(rate(&way.running, &way.prefix, &way.headers, seconds).await?);
         }
-        results[ways.len()].push(rate(&gateway.running, &by_path.0, &by_path.1, seconds).await?);
-        results[ways.len() + 1].push(rate(&gateway.running, "", &traced, seconds).await?);
+        for ((_, prefix, headers), results) in more.iter().zip(&mut results[ways.len()..]) {
+            results.push(rate(&gateway.running, prefix, headers, seconds).await?);
+        }
     }
-    let names = ways.iter().map(|way| way.name).chain(["gateway, by path", "gateway, by host, traced"]);
+    let names = ways.iter().map(|way| way.name).chain(more.iter().map(|way| way.0));
     let bare = median(results[0].iter().map(|rate| rate.per_second));
     for (name, rates) in names.zip(&results) {
         let per_second = median(rates.iter().map(|rate| rate.per_second));
@@ -204,7 +214,7 @@ async fn rate(running: &Running, prefix: &str, headers: &str, time: Duration) ->
 /// Requests per second over kept connections, each with one request under way.
 async fn requests(address: SocketAddr, prefix: &str, headers: &str, time: Duration) -> Result<f64> {
     let request = format!("GET {prefix}/small HTTP/1.1\r\n{headers}\r\n");
-    let trace = request.find(TRACE).map(|at| at + TRACE.len());
+    let own = request.find(NUMBER);
     let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..CONNECTIONS {
@@ -215,8 +225,8 @@ async fn requests(address: SocketAddr, prefix: &str, headers: &str, time: Durati
             let mut buffer = vec![0; 4096];
             let mut number = 1;
             while !stop.load(Ordering::Relaxed) {
-                if let Some(trace) = trace {
-                    request[trace..trace + 32].copy_from_slice(format!("{number:032x}").as_bytes());
+                if let Some(own) = own {
+                    request[own..own + NUMBER.len()].copy_from_slice(format!("{number:032x}").as_bytes());
                 }
                 stream.write_all(&request).await?;
                 small_answer(&mut stream, &mut buffer).await?;

@@ -4,7 +4,7 @@
 //! `Bearer`) and by the shapes of well-known tokens. It rather hides too much than too little; a secret that is neither
 //! named nor of a known shape cannot be told from any other word.
 
-use std::{borrow::Cow, ops::Range, sync::LazyLock};
+use std::{borrow::Cow, fmt, ops::Range, sync::LazyLock};
 
 use regex::{Captures, Regex};
 
@@ -96,12 +96,48 @@ fn tells(name: &str) -> bool {
         || lower.split(['-', '_', '.']).any(|part| TELLING_PARTS.contains(&part))
 }
 
-/// A command as it may be written down.
-#[must_use]
-pub fn command(command: &Command) -> String {
-    match command {
-        Command::Line(line) => text(line),
-        Command::Argv(argv) => text(&argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")),
+/// The beginning of what was started, as it came. It is looked through for secrets when it is [written](Self::written), and
+/// nobody has to wait for that.
+pub struct Excerpt {
+    read: String,
+    /// There was more.
+    cut: bool,
+}
+
+impl fmt::Debug for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // It may hold secrets.
+        f.debug_struct("Excerpt").finish_non_exhaustive()
+    }
+}
+
+impl Excerpt {
+    #[must_use]
+    pub fn of_command(command: &Command) -> Self {
+        match command {
+            Command::Line(line) => Self::of_text(line),
+            Command::Argv(argv) => Self::of_text(&argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")),
+        }
+    }
+
+    /// Of a shell line, or of code.
+    #[must_use]
+    pub fn of_text(text: &str) -> Self {
+        let (read, cut) = beginning(text);
+        Self { read: read.to_owned(), cut }
+    }
+
+    /// As it may be written down: at most [`MAX_RECORDED`] characters of it.
+    #[must_use]
+    pub fn written(&self) -> String {
+        let hidden = hide(&self.read);
+        // A NUL is no part of any text that the database takes.
+        let mut kept: String =
+            hidden.chars().take(MAX_RECORDED).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect();
+        if self.cut || hidden.chars().nth(MAX_RECORDED).is_some() {
+            kept.push('…');
+        }
+        kept
     }
 }
 
@@ -113,19 +149,6 @@ fn quoted(word: &str) -> Cow<'_, str> {
     }
     let escaped = word.replace('\\', r"\\").replace('"', "\\\"");
     format!("\"{escaped}\"").into()
-}
-
-/// A shell line, or code, as it may be written down: at most [`MAX_RECORDED`] characters of it.
-#[must_use]
-pub fn text(text: &str) -> String {
-    let (read, cut) = beginning(text);
-    let hidden = hide(read);
-    // A NUL is no part of any text that the database takes.
-    let mut kept: String = hidden.chars().take(MAX_RECORDED).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect();
-    if cut || hidden.chars().nth(MAX_RECORDED).is_some() {
-        kept.push('…');
-    }
-    kept
 }
 
 /// The part that is looked at: whole words, so that no secret is cut into something that cannot be told for one.

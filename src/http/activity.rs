@@ -8,8 +8,7 @@ use std::{
 
 use axum::{
     body::{Body, HttpBody},
-    extract::{Request, State},
-    middleware::Next,
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -45,11 +44,15 @@ fn inside(path: &str) -> Option<&str> {
     INSIDE.contains(&first).then_some(id)
 }
 
-/// Middleware: counts the use of instances, and takes `?wake=` out of the query for the caller's sake.
-pub async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let Some(id) = inside(request.uri().path()) else { return next.run(request).await };
+/// Counts the use of instances, and takes `?wake=` out of the query for the caller's sake.
+pub async fn around<F: Future<Output = Response>>(
+    app: &App,
+    mut request: Request,
+    answer: impl FnOnce(Request) -> F,
+) -> Response {
+    let Some(id) = inside(request.uri().path()) else { return answer(request).await };
     let id: Option<InstanceId> = id.parse().ok();
-    match take_wake(&app, request.uri()) {
+    match take_wake(app, request.uri()) {
         Ok(None) => {}
         Ok(Some((wake, uri))) => {
             *request.uri_mut() = uri;
@@ -58,7 +61,7 @@ pub async fn layer(State(app): State<App>, mut request: Request, next: Next) -> 
         Err(error) => return error.into_response(),
     }
     let used = id.map(|id| app.activity.enter(&id));
-    let response = next.run(request).await;
+    let response = answer(request).await;
     // Who may not call does not use it.
     let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND);
     match used {

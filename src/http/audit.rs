@@ -3,8 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use axum::{
-    extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State},
-    middleware::Next,
+    extract::{FromRequestParts, MatchedPath, RawPathParams, Request},
     response::Response,
 };
 use http::{Method, request::Parts};
@@ -49,18 +48,23 @@ impl Operations {
     }
 }
 
-/// Middleware: gives a request its trail, and tells the history what became of it.
-pub async fn layer(State((app, operations)): State<(App, Operations)>, request: Request, next: Next) -> Response {
+/// Gives a request its trail, and tells the history what became of it.
+pub async fn around<F: Future<Output = Response>>(
+    app: &App,
+    operations: &Operations,
+    request: Request,
+    answer: impl FnOnce(Request) -> F,
+) -> Response {
     let (mut parts, body) = request.into_parts();
-    let Some(action) = operations.find(&parts) else { return next.run(Request::from_parts(parts, body)).await };
-    let trail = Trail::new(start(&app, action, &parts));
+    let Some(action) = operations.find(&parts) else { return answer(Request::from_parts(parts, body)).await };
+    let trail = Trail::new(start(app, action, &parts));
     note_path(&trail, &mut parts).await;
     parts.extensions.insert(trail.clone());
     // What is begun by a GET (over a WebSocket) tells of itself.
     let looks = parts.method == Method::GET;
-    let attempt = Attempt::new(&app, &trail, None);
+    let attempt = Attempt::new(app, &trail, None);
     let seen = Seen::default();
-    let work = seen.noting(next.run(Request::from_parts(parts, body)));
+    let work = seen.noting(answer(Request::from_parts(parts, body)));
     if looks {
         attempt.forget();
         return work.await;

@@ -4,8 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::{
     body::Body,
-    extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State},
-    middleware::Next,
+    extract::{FromRequestParts, MatchedPath, RawPathParams, Request},
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt, stream};
@@ -29,27 +28,45 @@ const COMMAND: &str = "/v1/instances/{id}/execs/{exec_id}";
 /// Set on what was forwarded once: whoever gets it answers by itself.
 const FORWARDED: HeaderName = HeaderName::from_static("ags-gateway-forwarded");
 
-/// Forwards, or answers here.
-pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Forwards, or has it answered here.
+pub async fn around<F: Future<Output = Response>>(
+    app: &App,
+    request: Request,
+    answer: impl FnOnce(Request) -> F,
+) -> Response {
     if !concerns_one_command(&request) || request.headers().contains_key(FORWARDED) {
-        return next.run(request).await;
+        return answer(request).await;
     }
-    let (mut parts, body) = request.into_parts();
-    let Some((instance, exec)) = ids(&mut parts).await else { return next.run(Request::from_parts(parts, body)).await };
-    match peers::follower(&app, &exec).await {
-        Ok(None) => next.run(Request::from_parts(parts, body)).await,
-        Ok(Some(replica)) => {
-            let body = Arc::new(Mutex::new(Some(body)));
-            let command = (&instance, &exec);
-            match forward(&app, &replica, command, &mut parts, &body).await {
-                Ok(Some(response)) => response,
-                // It is gone: what can be done without it is done here.
-                Ok(None) => next.run(Request::from_parts(parts, lend(&body))).await,
-                Err(error) => error.into_response(),
-            }
-        }
+    // Boxed: what does not concern one command is not to be larger for it.
+    match Box::pin(forwarded(app, request)).await {
+        Ok(Elsewhere::Answered(response)) => response,
+        Ok(Elsewhere::Not(request)) => answer(request).await,
         Err(error) => error.into_response(),
     }
+}
+
+/// What became of a request that another replica might have answered.
+enum Elsewhere {
+    Answered(Response),
+    /// It is for this one to answer.
+    Not(Request),
+}
+
+async fn forwarded(app: &App, request: Request) -> Result<Elsewhere> {
+    let (mut parts, body) = request.into_parts();
+    let Some((instance, exec)) = ids(&mut parts).await else {
+        return Ok(Elsewhere::Not(Request::from_parts(parts, body)));
+    };
+    let Some(replica) = peers::follower(app, &exec).await? else {
+        return Ok(Elsewhere::Not(Request::from_parts(parts, body)));
+    };
+    let body = Arc::new(Mutex::new(Some(body)));
+    let command = (&instance, &exec);
+    Ok(match forward(app, &replica, command, &mut parts, &body).await? {
+        Some(response) => Elsewhere::Answered(response),
+        // It is gone: what can be done without it is done here.
+        None => Elsewhere::Not(Request::from_parts(parts, lend(&body))),
+    })
 }
 
 /// A body that is taken only when somebody begins to read it.

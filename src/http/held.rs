@@ -9,8 +9,7 @@ use std::{
 
 use axum::{
     body::{Body, HttpBody},
-    extract::{Request, State},
-    middleware::Next,
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -31,13 +30,17 @@ const LASTS: Duration = Duration::from_millis(500);
 /// An answer of a known size up to this is no stream.
 const SMALL: u64 = 64 << 10;
 
-/// Middleware: ends what lasts when the caller's key does.
-pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
-    let Some(trail) = request.extensions().get::<Trail>().cloned() else { return next.run(request).await };
+/// Ends what lasts when the caller's key does.
+pub async fn around<F: Future<Output = Response>>(
+    app: &App,
+    request: Request,
+    answer: impl FnOnce(Request) -> F,
+) -> Response {
+    let Some(trail) = request.extensions().get::<Trail>().cloned() else { return answer(request).await };
     let response = tokio::select! {
         biased;
-        response = next.run(request) => response,
-        () = key_ended(&app, &trail) => return holds::ended().into_response(),
+        response = answer(request) => response,
+        () = key_ended(app, &trail) => return holds::ended().into_response(),
     };
     if response.body().size_hint().exact().is_some_and(|size| size <= SMALL) {
         return response;

@@ -2,11 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::{extract::Request, response::Response};
 use http::{HeaderName, HeaderValue, request::Parts};
 
 use crate::{
@@ -28,11 +24,15 @@ struct Counted {
     standing: Arc<OnceLock<Standing>>,
 }
 
-/// Middleware: tells every caller that is known where its team stands.
-pub async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Response {
+/// Tells every caller that is known where its team stands.
+pub async fn around<F: Future<Output = Response>>(
+    app: &App,
+    mut request: Request,
+    answer: impl FnOnce(Request) -> F,
+) -> Response {
     let counted = Counted { rates: app.rates.clone(), standing: Arc::default() };
     request.extensions_mut().insert(counted.clone());
-    let mut response = next.run(request).await;
+    let mut response = answer(request).await;
     if let Some(standing) = counted.standing.get() {
         let headers = [(LIMIT, remaining(standing)), (POLICY, format!("\"requests\";q={};w=1", standing.rate))];
         for (name, value) in headers {

@@ -32,9 +32,9 @@ pub mod websocket;
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, State},
-    middleware,
-    response::IntoResponse,
+    extract::{DefaultBodyLimit, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use http::{HeaderName, HeaderValue, Method, header};
@@ -80,31 +80,37 @@ pub fn router(app: &App) -> Router {
         .route("/metrics", get(metrics))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
-        // Bodies are limited where they are read: JSON by configuration, files not at all.
-        .layer(DefaultBodyLimit::disable())
-        // Calls into an instance are its use, and may wake it; inside the forwarding, so that one replica counts them.
-        .layer(middleware::from_fn_with_state(app.clone(), activity::layer))
-        // Another replica may be the one to answer; inside the log, so that both replicas log it.
-        .layer(middleware::from_fn_with_state(app.clone(), forward::layer))
-        // What lasts ends with the key; inside the history, which says so.
-        .layer(middleware::from_fn_with_state(app.clone(), held::layer))
-        // What is done is written down by the replica that was asked, outside of the forwarding.
-        .layer(middleware::from_fn_with_state((app.clone(), operations), audit::layer))
-        // Where the caller's team stands is told with every answer to it, also to what is refused.
-        .layer(middleware::from_fn_with_state(app.clone(), limits::layer))
-        // A panic becomes a problem document instead of a cut connection.
-        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            Error::internal("a handler panicked").into_response()
-        }))
-        // Browsers on configured origins may call; inside the log so that preflights are seen.
-        .layer(cors(&app.config.server))
-        .layer(SetResponseHeaderLayer::if_not_present(
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
+        // From the outside in. Together they are one layer: of several, each would clone all that is inside of it for each request.
+        .layer((
+            // All below is logged, and carries the request id.
+            middleware::from_fn_with_state(app.clone(), request_log::layer),
+            SetResponseHeaderLayer::if_not_present(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+            // Browsers on configured origins may call; inside the log so that preflights are seen.
+            cors(&app.config.server),
+            // A panic becomes a problem document instead of a cut connection.
+            CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+                Error::internal("a handler panicked").into_response()
+            }),
+            middleware::from_fn_with_state((app.clone(), operations), through),
+            // Bodies are limited where they are read: JSON by configuration, files not at all.
+            DefaultBodyLimit::disable(),
         ))
-        // Outermost: everything above is logged, and carries the request id.
-        .layer(middleware::from_fn_with_state(app.clone(), request_log::layer))
         .with_state(app.clone())
+}
+
+/// What a call goes through, the outermost last.
+async fn through(State((app, operations)): State<(App, audit::Operations)>, request: Request, next: Next) -> Response {
+    let app = &app;
+    // Calls into an instance are its use, and may wake it; inside the forwarding, so that one replica counts them.
+    let used = |request| activity::around(app, request, |request| next.run(request));
+    // Another replica may be the one to answer; inside the log, so that both replicas log it.
+    let forwarded = |request| forward::around(app, request, used);
+    // What lasts ends with the key; inside the history, which says so.
+    let held = |request| held::around(app, request, forwarded);
+    // What is done is written down by the replica that was asked, outside of the forwarding.
+    let told = |request| audit::around(app, &operations, request, held);
+    // Where the caller's team stands is told with every answer to it, also to what is refused.
+    limits::around(app, request, told).await
 }
 
 fn cors(server: &Server) -> CorsLayer {

@@ -11,25 +11,35 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use super::{client_addr, problem::Cause};
-use crate::{app::App, telemetry::request::RequestLog};
+use crate::{
+    app::App,
+    telemetry::{milliseconds, request::RequestLog},
+};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C Trace Context.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const MAX_REQUEST_ID: usize = 128;
 
-fn accepted_id(request: &Request) -> Option<String> {
-    let text = request.headers().get(REQUEST_ID)?.to_str().ok()?;
+/// The id that a caller gives its request in `X-Request-ID`, if it is one.
+#[must_use]
+pub fn accepted_id(text: &str) -> Option<&str> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
-    (!text.is_empty() && text.len() <= MAX_REQUEST_ID && text.bytes().all(plain)).then(|| text.to_owned())
+    (!text.is_empty() && text.len() <= MAX_REQUEST_ID && text.bytes().all(plain)).then_some(text)
 }
 
-/// The trace that the caller is in: the id within a W3C `traceparent`.
-fn trace_id(request: &Request) -> Option<String> {
-    let mut parts = request.headers().get(TRACEPARENT)?.to_str().ok()?.split('-');
+/// The trace that a caller is in: the id within a W3C `traceparent`.
+#[must_use]
+pub fn trace_id(traceparent: &str) -> Option<&str> {
+    let mut parts = traceparent.split('-');
     let (_version, id) = (parts.next()?, parts.next()?);
     let valid = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && id.bytes().any(|b| b != b'0');
-    valid.then(|| id.to_owned())
+    valid.then_some(id)
+}
+
+fn text(request: &Request, name: HeaderName) -> Option<&str> {
+    request.headers().get(name)?.to_str().ok()
 }
 
 /// Middleware: [`around`] the routes.
@@ -45,9 +55,11 @@ pub async fn around<F: Future<Output = Response>>(
     route: impl Into<Cow<'static, str>>,
     answer: impl FnOnce(Request) -> F,
 ) -> Response {
-    let id = accepted_id(&request).unwrap_or_else(|| app.ids.request());
+    let own = text(&request, REQUEST_ID).and_then(accepted_id);
+    let id = own.map_or_else(|| app.ids.request(), str::to_owned);
     let header = HeaderValue::from_str(&id).ok();
-    let log = RequestLog::new(&id, request.method().clone(), route.into(), trace_id(&request));
+    let trace = text(&request, TRACEPARENT).and_then(trace_id);
+    let log = RequestLog::new(&id, request.method().clone(), route.into(), trace);
     request.extensions_mut().insert(log.clone());
     if let Some(header) = &header {
         // Proxied requests pass it on.
@@ -99,7 +111,7 @@ fn counted(method: &Method) -> &'static str {
 fn write_line(log: &RequestLog, line: Line<'_>, elapsed: Duration) {
     let (team, key) = log.caller();
     let Line { path, client, status, cause } = line;
-    let duration_ms = elapsed.as_secs_f64() * 1000.0;
+    let duration_ms = milliseconds(elapsed);
     // A face may say with another status what is no failure.
     let said = cause.map_or(status.as_u16(), |cause| cause.code.status());
     let (code, cause) = cause.map_or(("", ""), |cause| (cause.code.as_str(), cause.chain.as_str()));

@@ -105,7 +105,7 @@ mod tests {
     }
 
     fn request(trace_id: Option<&str>) -> RequestLog {
-        RequestLog::new("r1", Method::GET, "/a/{b}".into(), trace_id.map(str::to_owned))
+        RequestLog::new("r1", Method::GET, "/a/{b}".into(), trace_id)
     }
 
     #[test]

@@ -19,27 +19,28 @@ tokio::task_local! {
 #[derive(Clone)]
 pub struct RequestLog {
     id: Arc<str>,
+    trace_id: Option<Arc<str>>,
     learnt: Arc<Learnt>,
 }
 
 struct Learnt {
     method: Method,
     route: Cow<'static, str>,
-    trace_id: Option<String>,
     caller: OnceLock<(TeamId, KeyId)>,
 }
 
 impl RequestLog {
     /// `route` is the pattern that the path is of; `trace_id` stood in a W3C `traceparent`.
     #[must_use]
-    pub fn new(id: &str, method: Method, route: Cow<'static, str>, trace_id: Option<String>) -> Self {
-        Self { id: id.into(), learnt: Arc::new(Learnt { method, route, trace_id, caller: OnceLock::new() }) }
+    pub fn new(id: &str, method: Method, route: Cow<'static, str>, trace_id: Option<&str>) -> Self {
+        let learnt = Arc::new(Learnt { method, route, caller: OnceLock::new() });
+        Self { id: id.into(), trace_id: trace_id.map(Into::into), learnt }
     }
 
     /// Of another request that differs from this one in nothing that was learnt.
     #[must_use]
-    pub fn again(&self, id: &str) -> Self {
-        Self { id: id.into(), learnt: Arc::clone(&self.learnt) }
+    pub fn again(&self, id: &str, trace_id: Option<&str>) -> Self {
+        Self { id: id.into(), trace_id: trace_id.map(Into::into), learnt: Arc::clone(&self.learnt) }
     }
 
     /// Notes whose key answers for the call; the first that is noted stays.
@@ -71,7 +72,7 @@ impl RequestLog {
     /// What tells of the request in each of its lines.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let always = [("request_id", self.id()), ("method", self.learnt.method.as_str()), ("route", self.route())];
-        always.into_iter().chain(self.learnt.trace_id.as_deref().map(|id| ("trace_id", id)))
+        always.into_iter().chain(self.trace_id.as_deref().map(|id| ("trace_id", id)))
     }
 
     /// `work` as a part of this request.

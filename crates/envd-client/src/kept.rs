@@ -163,7 +163,7 @@ pub struct Bodiless {
     pub headers: HeaderMap,
 }
 
-/// A head that is written for many requests: all but the target, and a field that tells them apart.
+/// A head that is written for many requests: all but the target, and the fields that tell them apart.
 pub struct Stencil {
     authority: Authority,
     host: Arc<Host>,
@@ -190,13 +190,13 @@ impl Stencil {
         Self { authority, host, method, fields }
     }
 
-    /// Adds the head of a request to `wire`. `target` is path and query in origin form.
-    pub fn write(&self, target: &str, own: Option<(&str, &str)>, wire: &mut Vec<u8>) {
+    /// Adds the head of a request to `wire`. `target` is path and query in origin form, `own` names and values of what else it has.
+    pub fn write<'a>(&self, target: &str, own: impl IntoIterator<Item = (&'a str, &'a str)>, wire: &mut Vec<u8>) {
         for part in [self.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
             wire.extend_from_slice(part.as_bytes());
         }
         wire.extend_from_slice(&self.fields);
-        if let Some((name, value)) = own {
+        for (name, value) in own {
             line(wire, name, value.as_bytes());
         }
         wire.extend_from_slice(b"\r\n");

@@ -3,22 +3,26 @@
 use std::time::Instant;
 
 use super::{History, runs::milliseconds};
-use crate::{app::App, auth::Trail, domain::audit::CLIENT_LEFT};
+use crate::{
+    app::App,
+    auth::Trail,
+    domain::{audit::CLIENT_LEFT, redaction::Excerpt},
+};
 
 /// Dropped before it is finished, it tells that the client left.
 pub struct Attempt {
     history: History,
     trail: Trail,
     began: Instant,
-    command: Option<String>,
+    command: Option<Excerpt>,
     pub(super) runs: bool,
     finished: bool,
 }
 
 impl Attempt {
-    /// `command`: what is written down of a command line.
+    /// `command`: of what is started, unless nothing of it is written down.
     #[must_use]
-    pub fn new(app: &App, trail: &Trail, command: Option<String>) -> Self {
+    pub fn new(app: &App, trail: &Trail, command: Option<Excerpt>) -> Self {
         let (history, trail) = (app.history.clone(), trail.clone());
         Self { history, trail, began: Instant::now(), command, runs: false, finished: false }
     }
@@ -38,7 +42,7 @@ impl Attempt {
         let Some(event) = self.trail.event().filter(|_| self.runs || !self.trail.is_handed_over()) else { return };
         self.history.record(crate::domain::audit::AuditEvent {
             runs: self.runs,
-            command: self.command.take(),
+            command: self.command.take().map(|command| command.written()),
             outcome: Some(outcome.to_owned()),
             status: status.map(i32::from),
             upstream_request_id,

@@ -9,6 +9,7 @@ use crate::{
     domain::{
         audit::{OK, RunEnd, Used, UsedBy},
         exec::{Exec, Exit},
+        redaction::Excerpt,
     },
     error::{Error, Result},
     ids::{ExecId, InstanceId, ToolId},
@@ -22,7 +23,7 @@ pub struct Run<'a> {
 
 /// Begins a start. `command` is asked for what is written down of it, unless nothing shall be.
 #[must_use]
-pub fn begin<'a>(app: &App, caller: &'a Caller, instance: &InstanceId, command: impl FnOnce() -> String) -> Run<'a> {
+pub fn begin<'a>(app: &App, caller: &'a Caller, instance: &InstanceId, command: impl FnOnce() -> Excerpt) -> Run<'a> {
     caller.trail.note_instance(instance);
     caller.trail.hand_over();
     let mut attempt = Attempt::new(app, &caller.trail, app.history.commands.then(command));

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    domain::{code::CodeSpec, exec::Limits, redaction},
+    domain::{code::CodeSpec, exec::Limits, redaction::Excerpt},
     error::{Code, Error, Result},
     ids::InstanceId,
 };
@@ -40,7 +40,7 @@ const OPEN_LIMIT: Duration = Duration::from_secs(90);
 /// `validation_failed`; `not_found` for the instance or the context; `tool_type_unsupported`; `invalid_state` when the
 /// instance is not RUNNING; `quota_exceeded`; `upstream_error` when the language has no kernel there.
 pub async fn start(app: &App, caller: &Caller, instance: &InstanceId, spec: CodeSpec) -> Result<Run> {
-    let run = audit::begin(app, caller, instance, || redaction::text(&spec.code));
+    let run = audit::begin(app, caller, instance, || Excerpt::of_text(&spec.code));
     run.told(launch(app, caller, instance, spec).await, |_| None)
 }
 

@@ -24,6 +24,7 @@ use crate::{
     domain::exec::{Exec, Exit, Reason},
     error::{Code, Error, Result},
     storage::execs,
+    telemetry::milliseconds,
 };
 
 /// For the daemon to say that the process runs.
@@ -283,7 +284,7 @@ fn report(session: &Session, exit: &Exit) {
         signal = exit.signal,
         error = exit.error,
         output_bytes = session.log.total(),
-        duration_ms = exit.duration.as_secs_f64() * 1000.0,
+        duration_ms = milliseconds(exit.duration),
         "exec ended"
     );
 }

@@ -49,7 +49,7 @@ use crate::{
     domain::{
         exec::{Cursor, Exec, ExecStatus, FIRST, Limits, Offsets, PtySize, Signal, Spec},
         page::{Page, PageRequest},
-        redaction,
+        redaction::Excerpt,
     },
     error::{Code, Error, Result},
     ids::{ExecId, InstanceId},
@@ -94,7 +94,7 @@ pub async fn start_as(
     lifetime: Lifetime,
     id: ExecId,
 ) -> Result<Source> {
-    let run = audit::begin(app, caller, instance, || redaction::command(&spec.command));
+    let run = audit::begin(app, caller, instance, || Excerpt::of_command(&spec.command));
     let started = launch(app, caller, instance, spec, lifetime, id).await;
     run.told(started, |source| Some(source.exec().id.clone()))
 }

@@ -2,6 +2,14 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn text(text: &str) -> String {
+    Excerpt::of_text(text).written()
+}
+
+fn command(command: &Command) -> String {
+    Excerpt::of_command(command).written()
+}
+
 const SECRET: &str = "hunter2-Zq9";
 
 #[test]

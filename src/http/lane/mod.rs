@@ -5,7 +5,7 @@
 //! comes, a second request of another kind as well, leads the whole connection over to the HTTP library, from the first byte
 //! that was not answered on. Nothing is decided here but framing: who may pass, and what passes, is said by whoever answers.
 //!
-//! A request that differs from the one before it in the target alone is [answered](again) by what that one found out, and on a
+//! A request that repeats the one before it but for the target is [answered](again) by what that one found out, and on a
 //! [thread](threads) of its own kind.
 
 mod again;
@@ -32,7 +32,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::{again::Last, answer::Manner};
 pub use self::{
-    again::{Again, Remembered, Rest, Way, Wires},
+    again::{Again, Likely, OWN, Remembered, Repetition, Rest, Way, Wires},
     threads::Threads,
 };
 use super::{
@@ -109,16 +109,15 @@ impl<A: Answer> Lane<'_, A> {
                 }
             }
             let repeated = last.as_ref().and_then(|last| last.repeated(buffer));
-            if repeated.is_some() && matches!(self.seat, Seat::UntilRepeated) {
-                return Ok(Left::Repeats);
-            }
+            let likely = repeated.is_some();
             let again = match repeated {
-                Some(repeated) => self.again(stream, repeated, wires).await?,
-                None => None,
+                Some((_, _, Some(_))) if matches!(self.seat, Seat::UntilRepeated) => return Ok(Left::Repeats),
+                Some((asked, length, Some(way))) => self.again(stream, way, asked, length, wires).await?,
+                _ => None,
             };
             let answered = match again {
                 Some(answered) => answered,
-                None => match self.anew(stream, last, buffer, wires).await? {
+                None => match self.anew(stream, last, likely, buffer, wires).await? {
                     Some(answered) => answered,
                     None => return Ok(Left::Over(buffer.split().freeze())),
                 },
@@ -134,11 +133,13 @@ impl<A: Answer> Lane<'_, A> {
     async fn again<S: AsyncWrite + Unpin>(
         &self,
         stream: &mut S,
-        (way, target, length): (&dyn Way, &str, usize),
+        way: &dyn Way,
+        asked: Repetition<'_>,
+        length: usize,
         wires: &mut Wires,
     ) -> io::Result<Option<Answered>> {
         let manner = self.manner(false);
-        let Some(answered) = way.again(target, manner, wires) else { return Ok(None) };
+        let Some(answered) = way.again(asked, manner, wires) else { return Ok(None) };
         let again = while_there(stream, answered).await?;
         let out = &mut wires.answer;
         let last = match again {
@@ -155,16 +156,21 @@ impl<A: Answer> Lane<'_, A> {
         Ok(Some(Answered { length, last }))
     }
 
-    /// Answers the request at the beginning of `buffer`; `None` when that is for the HTTP library to do.
+    /// Answers the request at the beginning of `buffer`; `None` when that is for the HTTP library to do. `likely`: that it is
+    /// repeated.
     async fn anew<S: AsyncWrite + Unpin>(
         &self,
         stream: &mut S,
         last: &mut Option<Last>,
+        likely: bool,
         buffer: &[u8],
         wires: &mut Wires,
     ) -> io::Result<Option<Answered>> {
         let Some((mut request, length)) = head::read(buffer) else { return Ok(None) };
         announce(request.extensions_mut(), self.peer, self.side);
+        if likely {
+            request.extensions_mut().insert(Likely);
+        }
         let only_head = *request.method() == Method::HEAD;
         let Some(answered) = self.answer.quick(request) else { return Ok(None) };
         let mut response = match self.seat {
@@ -175,7 +181,7 @@ impl<A: Answer> Lane<'_, A> {
             }
             Seat::Here | Seat::UntilRepeated => while_there(stream, answered).await?,
         };
-        *last = response.extensions_mut().remove().and_then(|remembered| Last::of(&buffer[..length], remembered));
+        *last = Last::of(&buffer[..length], response.extensions_mut().remove());
         let manner = self.manner(only_head);
         let last = answer::write(stream, response, manner, &mut wires.answer).await?;
         Ok(Some(Answered { length, last }))

@@ -111,7 +111,7 @@ pub async fn pass(app: &App, mut call: Call, mut request: Request<Body>) -> Resu
     let exchange = Exchange { call: &call, passage, address: &address, flow, sent: Some(&bodiless) };
     let mut response = exchange.conclude(app, None, answer).await?;
     if let Some(way) = way {
-        response.extensions_mut().insert(Repeat::remembered(app, way, call, address, bodiless));
+        response.extensions_mut().insert(Repeat::remembered(app, way, call, address));
     }
     Ok(if multiplexed { response.map(|body| bounded(app, body)) } else { response })
 }

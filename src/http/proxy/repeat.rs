@@ -1,10 +1,10 @@
-//! Requests that differ from the one before them on their connection in the target alone.
+//! Requests that differ from the one before them on their connection in the target alone, and in what tells requests apart.
 //!
 //! Whose they are, where they go and what they look like there was found out for that one, and holds for as long as it is
 //! believed ([`Leave`]). An answer whose head needs no more than a look at each field, too, is passed on as it is read. All
 //! else, and whatever fails, goes the way of other requests.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     body::Body,
@@ -33,11 +33,11 @@ use crate::{
         client_addr,
         client_io::SendingSide,
         lane::{
-            Again, Remembered, Rest, Way, Wires,
+            Again, Likely, OWN, Remembered, Repetition, Rest, Way, Wires,
             answer::{self, Framing, Manner},
         },
         problem::Cause,
-        request_log::{Line, REQUEST_ID, TRACEPARENT, note},
+        request_log::{Line, REQUEST_ID, TRACEPARENT, accepted_id, note, trace_id},
     },
     telemetry::request::RequestLog,
 };
@@ -57,11 +57,9 @@ pub struct Repeatable {
 struct Mark(Beliefs);
 
 impl Repeatable {
-    /// Marks a request, before anything of it counts, unless it is told apart from others.
+    /// Marks a request that is likely to be repeated, before anything of it counts.
     pub fn mark(app: &App, request: &mut Request<Body>) {
-        let headers = request.headers();
-        let apart = [REQUEST_ID, TRACEPARENT].iter().any(|name| headers.contains_key(name));
-        if *request.method() == Method::GET && !apart {
+        if request.extensions().get::<Likely>().is_some() {
             request.extensions_mut().insert(Mark(Beliefs::of(app)));
         }
     }
@@ -85,10 +83,12 @@ impl Repeatable {
         }
         let leave = passage.leave(self.beliefs, call.believed_until?);
         let (destination, mut headers) = (&passage.destination, sent.headers.clone());
-        headers.remove(REQUEST_ID);
+        for name in &OWN {
+            headers.remove(name);
+        }
         let (instance, port) = (destination.upstream_id(), call.port.get());
         let stencil = destination.transport().stencil(instance, port, sent.method.clone(), &headers).ok()?;
-        Some(Prepared { of: self, leave, stencil })
+        Some(Prepared { of: self, leave, stencil, headers })
     }
 }
 
@@ -97,6 +97,8 @@ pub(super) struct Prepared {
     of: Repeatable,
     leave: Leave,
     stencil: Stencil,
+    /// As they are sent to the sandbox, but for what is a request's own.
+    headers: HeaderMap,
 }
 
 /// How a request is answered that repeats another.
@@ -105,8 +107,24 @@ pub(super) struct Repeat {
     way: Prepared,
     call: Call,
     address: Address,
-    /// As they are sent to the sandbox.
-    headers: HeaderMap,
+}
+
+/// A repetition.
+struct Asked<'a> {
+    log: RequestLog,
+    /// Path and query for the sandbox.
+    target: PathAndQuery,
+    came: Repetition<'a>,
+}
+
+impl Asked<'_> {
+    /// What the sandbox gets that is this request's own.
+    fn fields(&self) -> impl Iterator<Item = (&'static HeaderName, &str)> {
+        OWN.iter().filter_map(|name| {
+            let value = if *name == REQUEST_ID { Some(self.log.id()) } else { self.came.value(name) };
+            value.map(|value| (name, value))
+        })
+    }
 }
 
 /// An answer's head that was passed on.
@@ -124,8 +142,8 @@ struct Outcome {
 
 impl Repeat {
     /// For the extensions of an answer.
-    pub(super) fn remembered(app: &App, way: Prepared, call: Call, address: Address, sent: Bodiless) -> Remembered {
-        Remembered(Arc::new(Self { app: app.clone(), way, call, address, headers: sent.headers }))
+    pub(super) fn remembered(app: &App, way: Prepared, call: Call, address: Address) -> Remembered {
+        Remembered(Arc::new(Self { app: app.clone(), way, call, address }))
     }
 
     /// What is asked of the server, if that is all that a target says.
@@ -142,29 +160,25 @@ impl Repeat {
 
     async fn pass(
         &self,
-        path: &str,
+        came: Repetition<'_>,
         target: PathAndQuery,
         passage: Passage,
         manner: Manner<'_>,
         wires: &mut Wires,
     ) -> Again {
-        let Repeatable { log, client, .. } = &self.way.of;
-        let (log, begun) = (log.again(&self.app.ids.request()), passage.begun());
-        let outcome = log.clone().scope(self.outcome(&log, target, passage, manner, wires)).await;
+        let own = came.value(&REQUEST_ID).and_then(accepted_id);
+        let id = own.map_or_else(|| self.app.ids.request().into(), Cow::from);
+        let log = self.way.of.log.again(&id, came.value(&TRACEPARENT).and_then(trace_id));
+        let (asked, begun) = (Asked { log, target, came }, passage.begun());
+        let outcome = asked.log.clone().scope(self.outcome(&asked, passage, manner, wires)).await;
         let Outcome { status, cause, again } = outcome;
-        note(&self.app, &log, Line { path, client, status, cause: cause.as_ref() }, begun);
+        let path = came.target.split('?').next().unwrap_or_default();
+        note(&self.app, &asked.log, Line { path, client: &self.way.of.client, status, cause: cause.as_ref() }, begun);
         again
     }
 
-    async fn outcome(
-        &self,
-        log: &RequestLog,
-        target: PathAndQuery,
-        passage: Passage,
-        manner: Manner<'_>,
-        wires: &mut Wires,
-    ) -> Outcome {
-        match self.exchange(log, &target, &passage, wires).await {
+    async fn outcome(&self, asked: &Asked<'_>, passage: Passage, manner: Manner<'_>, wires: &mut Wires) -> Outcome {
+        match self.exchange(asked, &passage, wires).await {
             Ok((Ok(passed), fetched, flow)) => {
                 let again = pass_on(&passed, fetched, flow, &passage, manner, &mut wires.answer);
                 Outcome { status: passed.status, cause: None, again }
@@ -172,39 +186,30 @@ impl Repeat {
             Ok((Err(response), fetched, flow)) => {
                 let answer = response.map(|()| Answer::Fetched(fetched));
                 // Boxed, like what else is rare: it does not make what is moved for each request larger.
-                self.outcome_of(log, Box::pin(self.conclude(log, target, passage, flow, answer)).await)
+                outcome_of(&asked.log, Box::pin(self.conclude(asked, passage, flow, answer)).await)
             }
-            Err(error) => self.outcome_of(log, Err(error)),
+            Err(error) => outcome_of(&asked.log, Err(error)),
         }
-    }
-
-    fn outcome_of(&self, log: &RequestLog, result: Result<Response>) -> Outcome {
-        let mut response = result.unwrap_or_else(IntoResponse::into_response);
-        if let Ok(id) = HeaderValue::from_str(log.id()) {
-            response.headers_mut().insert(REQUEST_ID, id);
-        }
-        let cause = response.extensions().get::<Cause>().cloned();
-        Outcome { status: response.status(), cause, again: Again::Response(response) }
     }
 
     /// Asks the server. The head of its answer is in `wires.answer`, but for its end; or it takes more than a look.
     async fn exchange(
         &self,
-        log: &RequestLog,
-        target: &PathAndQuery,
+        asked: &Asked<'_>,
         passage: &Passage,
         wires: &mut Wires,
     ) -> Result<(std::result::Result<Passed, http::Response<()>>, Fetched, Arc<Flow>)> {
-        let Wires { asked, answer } = wires;
-        asked.clear();
+        let Wires { asked: wire, answer } = wires;
+        wire.clear();
         let Prepared { stencil, of, .. } = &self.way;
-        stencil.write(target.as_str(), Some((REQUEST_ID.as_str(), log.id())), asked);
+        let fields = asked.fields().map(|(name, value)| (name.as_str(), value));
+        stencil.write(asked.target.as_str(), fields, wire);
         let flow = Flow::new(&self.app, passage, Some(of.side.wait()));
-        let read = |head: &RawHead<'_>| match self.read(head, log, passage, answer) {
+        let read = |head: &RawHead<'_>| match self.read(head, &asked.log, passage, answer) {
             Some(passed) => Some(Ok(passed)),
             None => head.response().map(Err),
         };
-        let sent = passage.destination.transport().fetch_again(stencil, asked, read);
+        let sent = passage.destination.transport().fetch_again(stencil, wire, read);
         let (head, fetched) = answered(flow.within(sent).await, passage)?;
         let unusable = || {
             let detail = "The head of the server's answer cannot be passed on.";
@@ -240,17 +245,28 @@ impl Repeat {
 
     async fn conclude(
         &self,
-        log: &RequestLog,
-        target: PathAndQuery,
+        asked: &Asked<'_>,
         passage: Passage,
         flow: Arc<Flow>,
         answer: http::Response<Answer>,
     ) -> Result<Response> {
-        let mut sent = Bodiless { method: Method::GET, target: Uri::from(target), headers: self.headers.clone() };
-        sent.headers.insert(REQUEST_ID, HeaderValue::from_str(log.id()).map_err(Error::internal)?);
+        let mut headers = self.way.headers.clone();
+        for (name, value) in asked.fields() {
+            headers.insert(name.clone(), HeaderValue::from_str(value).map_err(Error::internal)?);
+        }
+        let sent = Bodiless { method: Method::GET, target: Uri::from(asked.target.clone()), headers };
         let exchange = Exchange { call: &self.call, passage, address: &self.address, flow, sent: Some(&sent) };
         exchange.conclude(&self.app, None, answer).await
     }
+}
+
+fn outcome_of(log: &RequestLog, result: Result<Response>) -> Outcome {
+    let mut response = result.unwrap_or_else(IntoResponse::into_response);
+    if let Ok(id) = HeaderValue::from_str(log.id()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    let cause = response.extensions().get::<Cause>().cloned();
+    Outcome { status: response.status(), cause, again: Again::Response(response) }
 }
 
 /// Ends a head, and adds the body if all of it is there.
@@ -274,11 +290,15 @@ fn pass_on(
 }
 
 impl Way for Repeat {
-    fn again<'a>(&'a self, target: &'a str, manner: Manner<'a>, wires: &'a mut Wires) -> Option<BoxFuture<'a, Again>> {
-        let asked = self.target(target)?;
+    fn again<'a>(
+        &'a self,
+        asked: Repetition<'a>,
+        manner: Manner<'a>,
+        wires: &'a mut Wires,
+    ) -> Option<BoxFuture<'a, Again>> {
+        let target = self.target(asked.target)?;
         let passage = self.way.leave.passage(&self.app)?;
         self.app.ports.meters.repeats.increment(1);
-        let path = target.split('?').next().unwrap_or_default();
-        Some(Box::pin(self.pass(path, asked, passage, manner, wires)))
+        Some(Box::pin(self.pass(asked, target, passage, manner, wires)))
     }
 }

@@ -84,7 +84,11 @@ impl<'a> Connection<'a> {
     }
 
     async fn get(&mut self, target: &str) -> Answer {
-        let asked = self.web.fill(&format!("GET {target}{FIELDS}"));
+        self.ask(&format!("GET {target}{FIELDS}")).await
+    }
+
+    async fn ask(&mut self, text: &str) -> Answer {
+        let asked = self.web.fill(text);
         self.stream.get_mut().write_all(asked.as_bytes()).await.unwrap();
         answer(&mut self.stream).await
     }
@@ -146,7 +150,10 @@ fn a_repetition_is_answered_like_any_other_request() {
                 let target = asked(&target);
                 let first = Connection::to(&web, &program.url).await.get(&target).await.comparable();
                 let mut connection = Connection::to(&web, &program.url).await;
-                connection.get(&asked("/statistics")).await;
+                // The second shows that they repeat: how those are answered that follow is known from then on.
+                for _ in 0..2 {
+                    connection.get(&asked("/statistics")).await;
+                }
                 let repeated = connection.get(&target).await.comparable();
                 assert_eq!(repeated, first, "{target}");
             }
@@ -163,7 +170,7 @@ fn each_repetition_has_an_id_of_its_own() {
         let web = Web::start().await;
         let mut connection = Connection::to(&web, &web.stack.url).await;
         let mut ids = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..5 {
             let answer = connection.get("/mirror").await;
             let seen: Value = serde_json::from_str(&answer.body).unwrap();
             let id = answer.field("x-request-id").to_owned();
@@ -172,6 +179,46 @@ fn each_repetition_has_an_id_of_its_own() {
             assert!(!ids.contains(&id), "{ids:?}");
             ids.push(id);
         }
+    });
+}
+
+#[test]
+fn what_tells_requests_apart_is_each_repetitions_own() {
+    harness::run(async {
+        let web = Web::start().await;
+        let program = Program::start(&web.stack).await;
+        let before = repeats(&web, &program).await;
+        let mut connection = Connection::to(&web, &program.url).await;
+        for n in 0..10 {
+            let own = [
+                ("X-Request-ID", format!("own-{n}")),
+                ("Traceparent", format!("00-{n:032x}-0123456789abcdef-01")),
+                ("tracestate", format!("vendor={n}")),
+            ];
+            if n == 5 {
+                // It is asked for once more with a fresh token, and is the same request still.
+                web.stack.emulator.cloud().expire_tokens(Some(&web.upstream_id));
+            }
+            let fields: String = own.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+            let answer =
+                connection.ask(&format!("GET /mirror HTTP/1.1\nHost: HOST\nAuthorization: KEY\n{fields}\n")).await;
+            assert_eq!((answer.line.as_str(), answer.field("x-request-id")), ("HTTP/1.1 200 OK", own[0].1.as_str()));
+            let seen: Value = serde_json::from_str(&answer.body).unwrap();
+            for (name, value) in &own {
+                assert_eq!(values(&seen, &name.to_ascii_lowercase()), [value], "{n}");
+            }
+        }
+        assert!(repeats(&web, &program).await - before >= 5);
+        // What is no id is replaced by one.
+        let asked = |id: &str| format!("GET /mirror HTTP/1.1\nHost: HOST\nAuthorization: KEY\nX-Request-ID: {id}\n\n");
+        for _ in 0..2 {
+            connection.ask(&asked("good")).await;
+        }
+        let answer = connection.ask(&asked("<b>")).await;
+        let id = answer.field("x-request-id");
+        assert_eq!(id.len(), 36, "{id}");
+        let seen: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(values(&seen, "x-request-id"), [id]);
     });
 }
 
@@ -217,7 +264,9 @@ fn the_last_answer_of_a_draining_gateway_says_that_it_is() {
         let (_other, url) = web.stack.replica().await;
         let other = harness::Api::anonymous(&url).bearing(&web.stack.key);
         let mut connection = Connection::to(&web, &web.stack.url).await;
-        assert_eq!(connection.get("/mirror").await.field("connection"), "");
+        for _ in 0..2 {
+            assert_eq!(connection.get("/mirror").await.field("connection"), "");
+        }
         let asked = web.fill(&format!("GET /held{FIELDS}"));
         connection.stream.get_mut().write_all(asked.as_bytes()).await.unwrap();
         let ask = async |path: &str| harness::read(other.request(Method::GET, &web.url(path))).await.expect(200);
@@ -236,7 +285,7 @@ fn what_ended_ends_for_repetitions_too() {
         let web = Web::start().await;
         let mut connection = Connection::to(&web, &web.stack.url).await;
         let mut status = async || connection.get("/mirror").await.line;
-        for _ in 0..2 {
+        for _ in 0..3 {
             assert_eq!(status().await, "HTTP/1.1 200 OK");
         }
         // The cloud's token: nobody notices.
@@ -279,8 +328,9 @@ fn each_limit_holds_for_repetitions_too() {
     harness::run(async {
         let web = Web::with(Options::default().with("PORTS__MAX_STREAMS_PER_INSTANCE", "1")).await.at_one_gateway();
         let mut connection = Connection::to(&web, &web.stack.url).await;
-        assert_eq!(connection.get("/mirror").await.line, "HTTP/1.1 200 OK");
-        assert_eq!(connection.get("/mirror").await.line, "HTTP/1.1 200 OK");
+        for _ in 0..3 {
+            assert_eq!(connection.get("/mirror").await.line, "HTTP/1.1 200 OK");
+        }
         let mut other = Connection::to(&web, &web.stack.url).await;
         let asked = web.fill(&format!("GET /ticks{LAST}"));
         other.stream.get_mut().write_all(asked.as_bytes()).await.unwrap();
