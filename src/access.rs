@@ -75,7 +75,12 @@ impl Access {
     /// What the cloud says to `AcquireSandboxInstanceToken`.
     pub async fn token(&self, upstream: &Upstream, instance: &str) -> Result<Arc<Token>, Error> {
         let key = Key { upstream: upstream.name().to_owned(), instance: instance.to_owned() };
-        self.cache.try_get_with(key, self.acquire(upstream, instance)).await.map_err(|shared: Arc<Error>| {
+        if let Some(token) = self.cache.get(&key).await {
+            return Ok(token);
+        }
+        // Boxed: what is rare does not make what is moved for each call larger.
+        let acquired = Box::pin(self.cache.try_get_with(key, self.acquire(upstream, instance))).await;
+        acquired.map_err(|shared: Arc<Error>| {
             let inner = shared.inner();
             let mut error = Error::new(inner.code, inner.detail.clone()).retryable(inner.retryable);
             if let Some(upstream) = inner.upstream.clone() {

@@ -186,6 +186,17 @@ pub async fn start_once<T, F: Future<Output = Result<T>>>(
     id: impl FnOnce(&T) -> String,
 ) -> Result<Started<T>> {
     let Some(key) = key else { return start(Intent::default()).await.map(Started::Now) };
+    // Boxed: calls without a key are not to be larger for it.
+    Box::pin(start_by_key(app, caller, key, start, id)).await
+}
+
+async fn start_by_key<T, F: Future<Output = Result<T>>>(
+    app: &App,
+    caller: &Caller,
+    key: Key,
+    start: impl FnOnce(Intent) -> F,
+    id: impl FnOnce(&T) -> String,
+) -> Result<Started<T>> {
     match idempotency::begin(app, caller.team_id(), &key).await? {
         Turn::Resume(id) => Ok(Started::Before(id)),
         Turn::Replay(answer) => Ok(match answer.body.get(STARTED).and_then(serde_json::Value::as_str) {

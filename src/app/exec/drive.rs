@@ -43,7 +43,7 @@ pub(super) struct Launch {
     pub(super) started: oneshot::Sender<Result<u32>>,
 }
 
-/// Starts the command and follows it to its end.
+/// Starts the command and follows it to its end. What asks the database is boxed: the task is not to be larger for it.
 pub(super) async fn drive(app: App, launch: Launch) {
     let Launch { session, start, started } = launch;
     let end = if session.exec.foreground {
@@ -55,18 +55,22 @@ pub(super) async fn drive(app: App, launch: Launch) {
         }
         end
     } else {
-        if let Err(error) = insert(&app, &session).await {
+        if let Err(error) = Box::pin(insert(&app, &session)).await {
             let is_anothers = error.code() == Code::AlreadyExists;
             // Whoever asked may have gone.
             let _unheard = started.send(Err(error));
-            return if is_anothers { app.execs.retire(&session, false).await } else { forget(&app, &session).await };
+            return if is_anothers {
+                app.execs.retire(&session, false).await;
+            } else {
+                Box::pin(forget(&app, &session)).await;
+            };
         }
         let (end, ()) = tokio::join!(run(&app, &session, start, started), keep(&app, &session));
         end
     };
     match end {
         Some(end) => conclude(&app, &session, end).await,
-        None => forget(&app, &session).await,
+        None => Box::pin(forget(&app, &session)).await,
     }
 }
 
@@ -77,7 +81,7 @@ pub(super) async fn go_on(app: App, session: Arc<Session>, events: Option<EventS
         let follower = Follower::new(&app, &session);
         let events = match events {
             Some(events) => events,
-            None => match follower.reattach().await {
+            None => match Box::pin(follower.reattach()).await {
                 Ok(events) => events,
                 Err(end) => return finish_log(&session, end).await,
             },
@@ -91,7 +95,7 @@ pub(super) async fn go_on(app: App, session: Arc<Session>, events: Option<EventS
 /// Writes the row of a command that does not end at once. Otherwise it is written with its end.
 async fn insert_late(app: &App, session: &Session) -> Result<()> {
     tokio::select! {
-        () = sleep(AT_ONCE) => insert(app, session).await,
+        () = sleep(AT_ONCE) => Box::pin(insert(app, session)).await,
         _ = session.log.finished() => Ok(()),
     }
 }
@@ -137,7 +141,7 @@ async fn run(
     if session.exec.foreground {
         return Some(finish_log(session, Follower::new(app, session).follow(events).await).await);
     }
-    let (end, ()) = tokio::join!(Follower::new(app, session).follow(events), note_pid(app, session, pid));
+    let (end, ()) = tokio::join!(Follower::new(app, session).follow(events), Box::pin(note_pid(app, session, pid)));
     Some(finish_log(session, end).await)
 }
 
@@ -154,9 +158,9 @@ async fn note_pid(app: &App, session: &Session, pid: u32) {
 /// Sees to its output while it runs.
 async fn keep(app: &App, session: &Arc<Session>) {
     if session.exec.durable {
-        tail::keep(app, session).await;
+        Box::pin(tail::keep(app, session)).await;
     } else if session.log.is_kept() {
-        store::keep(app, session).await;
+        Box::pin(store::keep(app, session)).await;
     }
 }
 
@@ -205,12 +209,12 @@ async fn conclude(app: &App, session: &Arc<Session>, end: End) {
                 app.activity.touch(&session.exec.instance_id);
             }
             audit::exec_ended(app, &session.exec, Some(tool), &exit, session.log.total());
-            note_end(app, session).await;
+            Box::pin(note_end(app, session)).await;
             app.execs.retire(session, !session.exec.foreground).await;
             clean_up(app, session);
         }
         End::Released => {
-            if let Err(error) = let_go(app, session).await {
+            if let Err(error) = Box::pin(let_go(app, session)).await {
                 tracing::warn!(exec = %session.exec.id, %error, "the command was left without a word");
             }
             session.log.cut();

@@ -78,7 +78,7 @@ impl<'a> Follower<'a> {
                 // Its number may be another's by now.
                 return End::Exited(self.session.lost("The connection to it broke."));
             }
-            match self.reattach().await {
+            match Box::pin(self.reattach()).await {
                 Ok(again) => events = again,
                 Err(end) => return end,
             }

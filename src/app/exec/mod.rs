@@ -131,9 +131,12 @@ async fn launch(
     let start = wire_spec(&session, spec, timeout);
     app.lifecycle.spawn("exec", drive::drive(app.clone(), Launch { session, start, started }));
     if let Err(error) = answer.await.map_err(Error::internal)? {
-        // The instance was believed to run: if it does not, that is what is wrong.
-        app.ports.forget(caller.team_id(), instance).await;
-        app_instances::running(app, caller, instance).await?;
+        // The instance was believed to run: if it does not, that is what is wrong. Boxed, like what else is rare.
+        Box::pin(async {
+            app.ports.forget(caller.team_id(), instance).await;
+            app_instances::running(app, caller, instance).await
+        })
+        .await?;
         return Err(error);
     }
     audit::count_run(app, caller, &tool);

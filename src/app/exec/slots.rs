@@ -42,9 +42,14 @@ impl Drop for Reservation {
 /// # Errors
 /// `quota_exceeded`, naming the limit; when the database fails.
 pub(super) async fn reserve(app: &App, team: &TeamId, most: u64) -> Result<Reservation> {
-    if let Some(reservation) = app.execs.reserve(team, most) {
-        return Ok(reservation);
+    match app.execs.reserve(team, most) {
+        Some(reservation) => Ok(reservation),
+        // Boxed: what is rare does not make what is moved for each command larger.
+        None => Box::pin(lease(app, team, most)).await,
     }
+}
+
+async fn lease(app: &App, team: &TeamId, most: u64) -> Result<Reservation> {
     // One at a time asks for more: the next one may find what it got.
     let mut held = app.execs.slots().lock().await;
     if let Some(reservation) = app.execs.reserve(team, most) {

@@ -164,7 +164,8 @@ impl Target {
         F: Future<Output = Result<T, EnvdError>>,
     {
         let call = self.with_token(|token| {
-            let made = self.envd_with(token.as_deref()).map(&make);
+            // Boxed: what waits for it holds it several times.
+            let made = self.envd_with(token.as_deref()).map(|envd| Box::pin(make(envd)));
             async move { made?.await }
         });
         call.await.map_err(|failed| match failed {
@@ -182,7 +183,7 @@ impl Target {
         F: Future<Output = Result<T, EnvdError>>,
     {
         let call = self.with_token(|token| {
-            let made = self.code_with(token.as_deref()).map(&make);
+            let made = self.code_with(token.as_deref()).map(|code| Box::pin(make(code)));
             async move { made?.await }
         });
         match call.await {
@@ -200,8 +201,12 @@ impl Target {
         match (make(token.clone()).await, token) {
             (Ok(value), _) => Ok(value),
             (Err(error), Some(token)) if error.token_rejected() => {
-                self.reject(&token).await;
-                Ok(make(self.token().await?).await?)
+                // Boxed: what is rare does not make what is moved for each call larger.
+                Box::pin(async {
+                    self.reject(&token).await;
+                    Ok(make(self.token().await?).await?)
+                })
+                .await
             }
             (Err(error), _) => Err(error.into()),
         }

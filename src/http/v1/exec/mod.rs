@@ -98,13 +98,14 @@ async fn exec_command(
     let start = |intent: Intent| async move {
         // Whoever repeats a call that died asks for this command: it may have run.
         if keyed {
-            intent.note(&mut *with.pool.acquire().await?, exec.as_str()).await?;
+            // Boxed: calls without a key are not to be larger for it.
+            Box::pin(async { intent.note(&mut *with.pool.acquire().await?, exec.as_str()).await }).await?;
         }
         app::exec::start_as(with, by, at, spec, lifetime, exec).await
     };
     let source = match start_once(&app, &caller, key, start, |source| source.exec().id.to_string()).await? {
         Started::Now(source) => source,
-        Started::Before(exec) => return before(&app, &caller, &id, &exec).await,
+        Started::Before(exec) => return Box::pin(before(&app, &caller, &id, &exec)).await,
         Started::Refused(response) => return Ok(response),
     };
     if background {
