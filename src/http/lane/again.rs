@@ -75,7 +75,7 @@ pub enum Again {
 
 /// What follows the head of an answer.
 pub enum Rest {
-    /// It is in [`Wires::answer`], too. What the request holds is to be kept until it is written.
+    /// It is in [`Wires::answer`], too. What the request holds is to be kept until it is about to be written.
     Whole(Arc<dyn Any + Send + Sync>),
     Body(Body, Framing),
 }

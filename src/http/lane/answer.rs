@@ -15,7 +15,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use super::while_there;
-use crate::clock::Clock;
+use crate::{clock::Clock, http::client_io::SendingSide};
 
 /// RFC 9110, 5.6.7.
 const IMF_FIXDATE: &str = "%a, %d %b %Y %H:%M:%S GMT";
@@ -30,6 +30,8 @@ pub struct Manner<'a> {
     /// Once it is cancelled, an answer is the last on its connection, and says so.
     pub(super) draining: &'a CancellationToken,
     pub(super) clock: &'a dyn Clock,
+    /// The client's, who may have closed it.
+    pub(super) side: &'a SendingSide,
 }
 
 /// How a body's end is told.
@@ -71,7 +73,7 @@ pub(super) async fn write<S: AsyncWrite + Unpin>(
     let framing = Framing::of(parts.status, manner.only_head, &body);
     out.clear();
     let last = write_head(out, &parts, framing, manner);
-    write_body(stream, body, framing, out).await.map(|()| last)
+    write_body(stream, body, framing, manner, out).await.map(|()| last)
 }
 
 /// Writes what `out` holds and the body that follows, to its end.
@@ -82,10 +84,11 @@ pub(super) async fn write_body<S: AsyncWrite + Unpin>(
     stream: &mut S,
     mut body: Body,
     framing: Framing,
+    manner: Manner<'_>,
     out: &mut Vec<u8>,
 ) -> io::Result<()> {
     if framing == Framing::Nothing {
-        return send(stream, out).await;
+        return finish(stream, body, manner, out).await;
     }
     let mut left = framing;
     while left != Framing::Length(0) {
@@ -108,6 +111,22 @@ pub(super) async fn write_body<S: AsyncWrite + Unpin>(
         Framing::Chunked => out.extend_from_slice(b"0\r\n\r\n"),
         Framing::Length(0) | Framing::Nothing => {}
     }
+    finish(stream, body, manner, out).await
+}
+
+/// Sends what is left of an answer. What its request holds is let go before: a client that has all of the answer may count on it.
+///
+/// # Errors
+/// When the client has gone.
+pub(super) async fn finish<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    held: impl Send,
+    manner: Manner<'_>,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
+    // Whoever has closed the sending side is still owed this.
+    let _answer_due = manner.side.wait();
+    drop(held);
     send(stream, out).await
 }
 
@@ -145,7 +164,7 @@ async fn piece<S: AsyncWrite + Unpin>(
     Ok(())
 }
 
-pub(super) async fn send<S: AsyncWrite + Unpin>(stream: &mut S, out: &mut Vec<u8>) -> io::Result<()> {
+async fn send<S: AsyncWrite + Unpin>(stream: &mut S, out: &mut Vec<u8>) -> io::Result<()> {
     if !out.is_empty() {
         stream.write_all(out).await?;
         out.clear();
@@ -224,7 +243,8 @@ mod tests {
         if last {
             draining.cancel();
         }
-        let manner = Manner { only_head, draining: &draining, clock: &*clock };
+        let side = SendingSide::default();
+        let manner = Manner { only_head, draining: &draining, clock: &*clock, side: &side };
         let result = write(&mut ours, answer, manner, &mut vec![b'x'; 3]).await;
         let result = result.map(|said| assert_eq!(said, last));
         drop(ours);

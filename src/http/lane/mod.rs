@@ -144,11 +144,11 @@ impl<A: Answer> Lane<'_, A> {
         let out = &mut wires.answer;
         let last = match again {
             Again::Begun { last, rest: Rest::Body(body, framing) } => {
-                answer::write_body(stream, body, framing, out).await?;
+                answer::write_body(stream, body, framing, manner, out).await?;
                 last
             }
-            Again::Begun { last, rest: Rest::Whole(_held) } => {
-                answer::send(stream, out).await?;
+            Again::Begun { last, rest: Rest::Whole(held) } => {
+                answer::finish(stream, held, manner, out).await?;
                 last
             }
             Again::Response(response) => answer::write(stream, response, manner, out).await?,
@@ -188,7 +188,7 @@ impl<A: Answer> Lane<'_, A> {
     }
 
     fn manner(&self, only_head: bool) -> Manner<'_> {
-        Manner { only_head, draining: self.draining, clock: self.clock }
+        Manner { only_head, draining: self.draining, clock: self.clock, side: self.side }
     }
 }
 
