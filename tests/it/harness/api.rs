@@ -9,6 +9,8 @@ use http::StatusCode;
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
 use serde_json::Value;
 
+use super::failures;
+
 /// A caller of the API: of one gateway, or by turns of several.
 #[derive(Clone)]
 pub struct Api {
@@ -105,7 +107,7 @@ impl Answer {
     /// The body of an answer that must have this status.
     #[track_caller]
     pub fn expect(self, status: u16) -> Value {
-        assert_eq!(self.status.as_u16(), status, "{:#}", self.body);
+        assert_eq!(self.status.as_u16(), status, "{:#}\n{}", self.body, failures::behind(&self.body));
         self.body
     }
 

@@ -3,6 +3,7 @@
 mod api;
 mod cutter;
 mod database;
+mod failures;
 mod program;
 mod stack;
 
@@ -33,6 +34,7 @@ pub fn setting<T: FromStr>(name: &str, default: T) -> T {
 /// # Panics
 /// When the test does, or hangs.
 pub fn run<F: Future<Output = ()>>(test: F) {
+    failures::keep();
     let ended = database::runtime().block_on(async { tokio::time::timeout(HANGS, test).await });
     assert!(ended.is_ok(), "hangs");
 }
