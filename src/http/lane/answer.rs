@@ -114,7 +114,7 @@ pub(super) async fn write_body<S: AsyncWrite + Unpin>(
     finish(stream, body, manner, out).await
 }
 
-/// Sends what is left of an answer. What its request holds is let go before: a client that has all of the answer may count on it.
+/// Sends what is left of an answer. What its request holds is let go before: whoever has all of an answer may ask again at once.
 ///
 /// # Errors
 /// When the client has gone.
